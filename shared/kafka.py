@@ -1,0 +1,96 @@
+"""How to connect to Kafka: keyword arguments for any aiokafka client, from the settings.
+
+Owns: TLS contexts, SASL, the signing of AWS MSK IAM tokens. Does not own: any client, or its time-outs.
+Invariant: whatever is wrong with the TLS files is a SettingsError that names the variable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.abc import AbstractTokenProvider
+
+from shared.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.settings import KafkaSettings
+
+TOKEN_TIMEOUT_SECONDS: Final = 15.0
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, object]:
+    """bootstrap_servers, security_protocol, ssl_context and sasl_* for AIOKafkaConsumer, -Producer and -AdminClient.
+
+    Raises SettingsError when a certificate cannot be used.
+    """
+    options: dict[str, object] = {
+        "bootstrap_servers": [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_security_protocol in {"SSL", "SASL_SSL"}:
+        options["ssl_context"] = _ssl_context(settings)
+    if settings.kafka_sasl_mechanism == "AWS_MSK_IAM":
+        # MSK's IAM is OAUTHBEARER on the wire.
+        options["sasl_mechanism"] = "OAUTHBEARER"
+        options["sasl_oauth_token_provider"] = MskTokenProvider(_msk_signer(settings.aws_region or ""))
+    elif settings.kafka_sasl_mechanism is not None:
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        password = settings.kafka_sasl_password
+        options["sasl_plain_password"] = None if password is None else password.get_secret_value()
+    return options
+
+
+class MskTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no types
+    """Tokens for MSK IAM. Signing may ask the credential service over the network, so it runs in a thread."""
+
+    def __init__(self, sign: Callable[[], str]) -> None:
+        self._sign = sign
+
+    async def token(self) -> str:
+        """A fresh token; aiokafka asks at every connection. TimeoutError after TOKEN_TIMEOUT_SECONDS."""
+        async with asyncio.timeout(TOKEN_TIMEOUT_SECONDS):
+            return await asyncio.to_thread(self._sign)
+
+
+def _msk_signer(region: str) -> Callable[[], str]:
+    # Imported here: boto3 costs half a second and 30 MB, and only MSK needs it.
+    from aws_msk_iam_sasl_signer import MSKAuthTokenProvider  # noqa: PLC0415
+
+    def sign() -> str:
+        token, _expires_ms = MSKAuthTokenProvider.generate_auth_token(region)
+        return str(token)
+
+    return sign
+
+
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+    except (OSError, ValueError) as error:
+        raise _unusable("KAFKA_SSL_CAFILE", settings.kafka_ssl_cafile, error, "PEM certificates") from error
+    if settings.kafka_ssl_certfile is not None:
+        try:
+            context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise _unusable(
+                "KAFKA_SSL_CERTFILE",
+                settings.kafka_ssl_certfile,
+                error,
+                "a PEM certificate whose private key, not encrypted, is in KAFKA_SSL_KEYFILE",
+            ) from error
+    return context
+
+
+def _no_password() -> str:
+    """For an encrypted key, instead of OpenSSL's prompt on the terminal."""
+    message = "the private key is encrypted"
+    raise ValueError(message)
+
+
+def _unusable(variable: str, path: str | None, error: Exception, allowed: str) -> SettingsError:
+    return SettingsError([f"{variable}: {path!r} cannot be used ({error}); allowed: {allowed}"])
