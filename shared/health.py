@@ -78,7 +78,8 @@ class SidePort:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             await self.stop()
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # asyncio's own is longer
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror  # the loop's own text is a paragraph
             fault = (
                 f"HTTP_PORT: cannot listen on {self._host}:{self._port} ({reason}); "
                 "allowed: a free port of an address of this machine (HTTP_HOST), or 0 for any free port"

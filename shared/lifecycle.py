@@ -109,7 +109,7 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
         return EXIT_SETTINGS
     except KeyboardInterrupt:  # before or after StopSignals: nothing to save
         return 128 + signal.SIGINT
-    except Exception:
+    except Exception:  # noqa: BLE001 -- the top of the process
         logs.get_logger(__name__).critical("Crashed", exc_info=True)
         return EXIT_CRASHED
     finally:

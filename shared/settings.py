@@ -151,6 +151,13 @@ def _servers(text: str) -> str:
     return text
 
 
+def _topic(text: str) -> str:
+    """Validator: what Kafka takes as a topic's name."""
+    if text in {".", ".."} or re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text) is None:
+        raise ValueError
+    return text
+
+
 Count = Annotated[int, Field(ge=1, le=10**15), Allowed("a whole number from 1 to 10^15")]
 Bytes = Annotated[int, Field(ge=1, le=10**15), Allowed("a whole number from 1 to 10^15 (bytes)")]
 Seconds = Annotated[
@@ -161,7 +168,9 @@ Text = Annotated[str, Field(min_length=1), Allowed("text")]
 Servers = Annotated[str, AfterValidator(_servers), Allowed("host:port, more of them separated by commas")]
 Topic = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}$|^\.[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=249),
+    Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}$|^\.[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=249
+    ),
     Allowed("a topic's name: letters, digits, '.', '_' and '-', at most 249"),
 ]
 
@@ -228,17 +237,19 @@ class KafkaSettings(BaseSettings):
                 "allowed: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, AWS_MSK_IAM"
             )
         elif mechanism == "AWS_MSK_IAM":
-            for name, is_set in credentials.items():
-                if is_set:
-                    yield f"{name}: set, but AWS_MSK_IAM signs with the AWS credentials; allowed: unset"
-            if protocol != "SASL_SSL":
-                yield f"KAFKA_SECURITY_PROTOCOL: {protocol!r} with AWS_MSK_IAM; allowed: SASL_SSL"
-            if self.aws_region is None:
-                yield "AWS_REGION: not set, but AWS_MSK_IAM signs for a region; allowed: the cluster's region"
+            yield from self._msk_contradictions(name for name, is_set in credentials.items() if is_set)
         else:
             for name, is_set in credentials.items():
                 if not is_set:
                     yield f"{name}: not set, but KAFKA_SASL_MECHANISM is {mechanism!r}; allowed: text"
+
+    def _msk_contradictions(self, needless: Iterable[str]) -> Iterator[str]:
+        for name in needless:
+            yield f"{name}: set, but AWS_MSK_IAM signs with the AWS credentials; allowed: unset"
+        if self.kafka_security_protocol != "SASL_SSL":
+            yield f"KAFKA_SECURITY_PROTOCOL: {self.kafka_security_protocol!r} with AWS_MSK_IAM; allowed: SASL_SSL"
+        if self.aws_region is None:
+            yield "AWS_REGION: not set, but AWS_MSK_IAM signs for a region; allowed: the cluster's region"
 
     def _tls_contradictions(self) -> Iterator[str]:
         files = {
