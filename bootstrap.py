@@ -1,6 +1,8 @@
 """Sets up a Python environment from its hashed requirement file and runs something in it; needs Python alone.
 
-    python3 bootstrap.py NAME [ARGUMENTS…]    e.g. python3 bootstrap.py dev -m pytest
+    python3 bootstrap.py NAME                       prints the path of its interpreter
+    python3 bootstrap.py NAME -m MODULE [WORDS…]    its interpreter with these arguments
+    python3 bootstrap.py NAME PROGRAM [WORDS…]      a program that is installed in it
 
 Owns: .local/venv-NAME-X.Y, made from requirements/NAME.txt. Does not own: what the files list (`make lock`).
 
@@ -22,6 +24,8 @@ if False:  # TYPE_CHECKING, which needs typing at run time
 
 ROOT = Path(__file__).resolve().parent
 STATE = ROOT / ".local"
+# As it was at import: tests shield themselves from the shell, but a set-up may need its proxy.
+SHELL = dict(os.environ)
 OLDEST = (3, 11)
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
 
@@ -88,7 +92,7 @@ def environment() -> "dict[str, str]":
     """The shell's environment without what could change which code Python or pip take."""
     kept = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in SHELL.items()
         if not (name.startswith("PYTHON") and name not in _HARMLESS and name != "PYTHON")
         and not (name.startswith("PIP_") and name not in _REGISTRY)
         and name not in {"VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
@@ -102,7 +106,7 @@ def find_python() -> "tuple[str, str]":
 
     Candidates are run rather than looked up: a pyenv shim is there for versions that are not switched on.
     """
-    given = os.environ.get("PYTHON")
+    given = SHELL.get("PYTHON")
     too_old = without_venv = None
     for candidate in (given,) if given else CANDIDATES:
         answer = _ask(candidate)
@@ -157,7 +161,8 @@ def _make(python: str, folder: Path, requirements: Path) -> None:
         subprocess.run(
             [
                 *(str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--progress-bar=off"),
-                *("--require-hashes", "-r", str(requirements)),
+                # The file lists everything, so nothing need be resolved.
+                *("--no-deps", "--require-hashes", "-r", str(requirements)),
             ],
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -182,22 +187,26 @@ def _lock(path: Path) -> "Iterator[None]":
 
 
 def main(arguments: "list[str]") -> int:
-    """Set up the environment; with more arguments become its interpreter running them from the repository's root."""
+    """Set up the environment; with more arguments become what they name, at the repository's root."""
     if not arguments or arguments[0].startswith("-"):
-        print("usage: python3 bootstrap.py NAME [ARGUMENTS…]", file=sys.stderr)
+        print("usage: python3 bootstrap.py NAME [-m MODULE | PROGRAM] [WORDS…]", file=sys.stderr)
         return 2
     try:
         interpreter = ensure(arguments[0])
-        if len(arguments) > 1:
-            # What it starts, and sets up in turn, shall be of the same version.
-            variables = dict(environment(), PYTHON=find_python()[0])
-            os.chdir(str(ROOT))
-            os.execve(str(interpreter), [str(interpreter), *arguments[1:]], variables)
+        if len(arguments) == 1:
+            print(interpreter)
+            return 0
+        # What it starts, and sets up in turn, shall be of the same version.
+        variables = dict(environment(), PYTHON=find_python()[0])
     except SetupError as error:
         print("bootstrap: {}".format(error), file=sys.stderr)
         return 1
-    print(interpreter)
-    return 0
+    command = [str(interpreter), *arguments[1:]]
+    if not arguments[1].startswith("-"):
+        command = [str(interpreter.parent / arguments[1]), *arguments[2:]]
+    os.chdir(str(ROOT))
+    os.execve(command[0], command, variables)
+    raise AssertionError  # execve does not return
 
 
 if __name__ == "__main__":

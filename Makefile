@@ -1,0 +1,47 @@
+# Needs Python >= 3.11 with its venv module, and make. Each target is one command, shown as it runs; bootstrap.py sets
+# up the environment it names (.local/venv-…, from the hashed requirement file of that name) when it is not there yet.
+# Another Python: make test PYTHON=/path/to/python3
+
+RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3) bootstrap.py
+COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit lint format lock compose-check e2e-docker clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole chain on this machine without Docker; Ctrl-C ends it, DEMO_SECONDS=60 too
+	$(RUN) producer -m demo
+
+test: ## everything that proves it, on real Kafka and real S3 servers (about 10 minutes)
+	$(RUN) dev -m pytest
+
+test-unit: ## the tests that start no server (seconds)
+	$(RUN) dev -m pytest tests/unit
+
+lint: ## ruff, mypy, import-linter
+	$(RUN) dev ruff check
+	$(RUN) dev ruff format --check
+	$(RUN) dev mypy
+	$(RUN) dev lint-imports --no-logo
+
+format: ## let ruff mend what it can
+	$(RUN) dev ruff check --fix
+	$(RUN) dev ruff format
+
+lock: ## compile pyproject.toml into requirements/ (LOCK_OPTIONS=--upgrade for newer versions)
+	$(COMPILE) pyproject.toml --extra producer -o requirements/producer.txt
+	$(COMPILE) pyproject.toml --extra consumer -o requirements/consumer.txt
+	$(COMPILE) pyproject.toml --extra producer --extra consumer --group dev -o requirements/dev.txt
+	$(COMPILE) --group kafka -o requirements/kafka.txt
+	$(COMPILE) --group s3 -o requirements/s3.txt
+
+compose-check: ## is docker-compose.yml valid? (a real Compose from PyPI, no Docker needed)
+	$(RUN) dev docker-compose config --quiet
+
+e2e-docker: ## the whole chain in containers: build, up, scale, kill, verify, down (needs an engine)
+	$(RUN) dev -m pytest tests/e2e_docker
+
+clean: ## remove everything that was made: environments, caches, the demo's state
+	rm -rf .local .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
