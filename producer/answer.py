@@ -1,0 +1,94 @@
+"""Deciphers the status and headers of an HTTP answer.
+
+Owns: which answers are used, retried, waited for or refused; `Retry-After`. Does not own: the body, the retrying.
+Pure; the wall clock is handed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_WAIT_SECONDS = 900.0
+DEFAULT_WAIT_SECONDS = 60.0
+_RETRIED = {408, 425}
+_TOO_MANY_REQUESTS = 429
+_UNAVAILABLE = 503
+_DIGITS_OF_MAX = 9
+
+
+class Use(Enum):
+    """What to do with an answer."""
+
+    READ = auto()  # the body has the records
+    EMPTY = auto()  # by its status there is no body: zero records
+    RETRY = auto()  # may go away: another attempt within the tick
+    WAIT = auto()  # told to wait: no request before `wait_seconds` are over
+    REFUSE = auto()  # asking again within the tick would not help
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`reason` says what the answer was; it quotes nothing of it but a redirect's host."""
+
+    use: Use
+    reason: str = ""
+    wait_seconds: float = 0.0
+
+
+def judge(status: int, headers: Mapping[str, str], wall: float) -> Verdict:
+    """What to do with an answer. `headers` has lower-case names; `wall` is seconds since 1970."""
+    name = f"HTTP {status}"
+    wait = retry_after(headers.get("retry-after"), wall)
+    if status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and wait is not None):
+        wait = DEFAULT_WAIT_SECONDS if wait is None else wait
+        return Verdict(use=Use.WAIT, reason=f"{name}: told to wait {wait:.0f} s", wait_seconds=wait)
+    if status in {204, 205}:
+        return Verdict(use=Use.EMPTY)
+    if 200 <= status < 300:  # noqa: PLR2004
+        return Verdict(use=Use.READ)
+    if 300 <= status < 400:  # noqa: PLR2004
+        return Verdict(use=Use.REFUSE, reason=_redirect(name, headers.get("location", "")))
+    if status in _RETRIED or status >= 500:  # noqa: PLR2004
+        return Verdict(use=Use.RETRY, reason=name)
+    return Verdict(use=Use.REFUSE, reason=name + _hint(status))
+
+
+def retry_after(value: str | None, wall: float) -> float | None:
+    """Seconds to wait, 0 … 900; None without a header that means anything (RFC 9110 §10.2.3: seconds or a date)."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        digits = text.lstrip("0")
+        return MAX_WAIT_SECONDS if len(digits) > _DIGITS_OF_MAX else min(float(digits or 0), MAX_WAIT_SECONDS)
+    try:
+        moment = parsedate_to_datetime(text)
+        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - wall
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_WAIT_SECONDS)
+
+
+def _redirect(name: str, location: str) -> str:
+    try:
+        host = urlsplit(location).hostname
+    except ValueError:
+        host = None
+    where = f"to the host {host}" if host else "to another path of this host"
+    return f"{name}: redirected {where}, which is not followed; set API_URL to the final address"
+
+
+def _hint(status: int) -> str:
+    if status in {401, 403}:
+        return ": check API_KEY, API_AUTH and what the plan allows"
+    if status in {404, 410}:
+        return ": check API_URL"
+    return ""

@@ -1,0 +1,129 @@
+"""What is asked of whom: the request to one API, and which parts of it are secret.
+
+Owns: the grammar of `API_URL` and `API_AUTH`, the request's URL and headers, the event source. Does not own: sending.
+Pure.
+
+Invariants: `source` holds no user info, query or fragment; the secrets stand in `url`, `headers` and `secrets` only,
+which no repr shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AUTH_ALLOWED = "bearer, query:NAME, header:NAME, none"
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_OURS = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
+_SHORTEST_MASKED_VALUE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """How the key is sent. `name` is the query parameter's or the header's."""
+
+    way: Literal["bearer", "query", "header", "none"]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One API as it is asked. `source` is its URL without anything secret: `ce_source`, logs, pages."""
+
+    source: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+
+def parse_auth(text: str) -> Auth:
+    """The way named by `API_AUTH`; ValueError says what is allowed."""
+    way, colon, name = text.partition(":")
+    if way == "bearer" and not colon:
+        return Auth(way="bearer")
+    if way == "none" and not colon:
+        return Auth(way="none")
+    if way == "query" and name:
+        return Auth(way="query", name=name)
+    if way == "header" and _TOKEN.fullmatch(name):
+        if name.lower() in _OURS:
+            msg = f"the header {name} is the HTTP client's own"
+            raise ValueError(msg)
+        return Auth(way="header", name=name)
+    msg = f"allowed: {AUTH_ALLOWED}"
+    raise ValueError(msg)
+
+
+def split_url(text: str) -> SplitResult:
+    """`API_URL` in parts; ValueError says what is wrong and quotes nothing of it."""
+    wrong = "allowed: http://HOST[:PORT]/PATH[?QUERY] or https://…"
+    if not re.fullmatch(r"[!-~]+", text) or "\\" in text:
+        msg = f"holds a space or a character that must be percent-encoded; {wrong}"
+        raise ValueError(msg)
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a broken IPv6 address
+        good = False
+    if not good:
+        raise ValueError(wrong)
+    return parts
+
+
+def check_key(key: str, auth: Auth) -> None:
+    """Raises ValueError, without quoting the key, when it cannot be sent that way."""
+    if auth.way in {"bearer", "header"} and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
+        msg = "a key sent in a header has printable ASCII characters only and no spaces around it"
+        raise ValueError(msg)
+
+
+def contradiction(parts: SplitResult, auth: Auth, key: str | None) -> str | None:
+    """Why URL, way and key cannot go together, or None. `API_AUTH=bearer` without a key is a public API."""
+    if key is None:
+        if auth.way in {"query", "header"}:
+            return f"API_AUTH: {auth.way}:{auth.name} needs API_KEY, which is not set"
+        return None
+    if auth.way == "none":
+        return "API_AUTH: none sends no key, but API_KEY is set; unset one of them"
+    if parts.username is not None and (auth.way == "bearer" or auth.name.lower() == "authorization"):
+        return "API_URL: its user info and API_KEY would both be the Authorization header; remove one of them"
+    if auth.way == "query" and auth.name in dict(parse_qsl(parts.query, keep_blank_values=True)):
+        return f"API_AUTH: the query of API_URL has the parameter {auth.name} already"
+    return None
+
+
+def build_endpoint(parts: SplitResult, auth: Auth, key: str | None) -> Endpoint:
+    """The request, ready to be sent."""
+    host = parts.netloc.rpartition("@")[2]
+    path = parts.path or "/"
+    query = parts.query
+    headers = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": "ticklake"}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    if key is not None:
+        if auth.way == "bearer":
+            headers["authorization"] = f"Bearer {key}"
+        elif auth.way == "header":
+            headers[auth.name.lower()] = key
+        elif auth.way == "query":
+            pair = f"{quote(auth.name, safe='')}={quote(key, safe='')}"
+            query = f"{query}&{pair}" if query else pair
+    source = f"{parts.scheme}://{host}{path}"
+    return Endpoint(
+        source=source, url=f"{source}?{query}" if query else source, headers=headers, secrets=_secrets(parts, key)
+    )
+
+
+def _secrets(parts: SplitResult, key: str | None) -> tuple[str, ...]:
+    """Whatever must not be read anywhere. Short query values (limit=5) are no secrets and would mask every 5."""
+    values = [value for _, value in parse_qsl(parts.query) if len(value) >= _SHORTEST_MASKED_VALUE]
+    userinfo = parts.netloc.rpartition("@")[0]
+    candidates = [key, parts.password, parts.username, userinfo, unquote(userinfo), parts.query, *values]
+    return tuple(secret for secret in candidates if secret)

@@ -1,0 +1,229 @@
+"""Takes a response body apart into records.
+
+Owns: what is strict JSON, where the records are, what is an API's error in disguise, the key of a record.
+Does not own: which records are published (`selection`), transport errors (`answer`, `fetcher`). Pure.
+
+Invariants: a record is a slice of the body, byte for byte; a body is used whole or refused whole, except that
+records that are not JSON objects (or are nested too deep for any reader) are set aside alone.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from producer.pointer import Pointer
+
+_RAW = msgspec.json.Decoder(msgspec.Raw)
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STRING = msgspec.json.Decoder(str)
+
+_UTF8_STEP_BYTES = 1 << 20
+_FIRST_BYTES = 80
+_DEPTH_LIMIT = 500
+_TOO_MANY_BRACKETS = 1_000_000
+_GOOD_STATUS = {"ok", "delayed"}
+_EMPTY = {b"null", b"false", b"0", b'""', b"[]", b"{}"}
+_OBJECT_START = ord("{")
+
+
+class BodyError(Exception):
+    """The body cannot be used. The text is safe to log; `quoted` is what the API sent and may hold secrets."""
+
+    def __init__(self, reason: str, quoted: bytes) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.quoted = quoted
+
+
+class ApiError(BodyError):
+    """The API answered with an error of its own instead of records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """A record that is not published: its index in the body, why, and how it begins."""
+
+    index: int
+    reason: str
+    first_bytes: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """What a body held. `found`: whether there was anything at the pointer at all."""
+
+    records: Sequence[msgspec.Raw]
+    set_aside: Sequence[SetAside] = field(default=())
+    found: bool = True
+
+
+def parse(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Parsed:
+    """The records at the pointer: an array's items, or one object; null or nothing there is zero records.
+
+    Raises BodyError when the body is not strict JSON (RFC 8259, UTF-8) or holds more than `max_records`,
+    ApiError when there is no array and the body says that it is an error.
+    """
+    _check_utf8(body)
+    try:
+        return _records(body, pointer, max_records, deep=None)
+    except RecursionError:
+        flat, mark = _flatten(body)
+    try:
+        return _records(flat, pointer, max_records, deep=mark)
+    except RecursionError:
+        reason = "not usable: JSON nested too deep outside of any record"
+        raise BodyError(reason, bytes(body[: _quoted_bytes(body)])) from None
+
+
+def record_key(record: bytes | msgspec.Raw, pointer: Pointer | None) -> bytes | None:
+    """The record's Kafka key: a string's UTF-8, a number's or boolean's JSON literal, else None."""
+    if pointer is None:
+        return None
+    value = pointer.find(msgspec.Raw(record))
+    if value is None:
+        return None
+    literal = bytes(value)
+    if literal[0] == ord('"'):
+        return _STRING.decode(literal).encode() if b"\\" in literal else literal[1:-1]
+    return None if literal[0] in b"[{n" else literal
+
+
+def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, *, deep: bytes | None) -> Parsed:
+    items = _items(body, pointer)
+    if items is None:
+        return Parsed(records=(), found=False)
+    if len(items) > max_records:
+        reason = f"holds {len(items)} records, API_MAX_RECORDS allows {max_records}"
+        raise BodyError(reason, bytes(body[: _quoted_bytes(body)]))
+    records: list[msgspec.Raw] = []
+    set_aside: list[SetAside] = []
+    for index, item in enumerate(items):
+        value = bytes(item)
+        if value[0] != _OBJECT_START:
+            set_aside.append(SetAside(index=index, reason="not_an_object", first_bytes=value[:_FIRST_BYTES]))
+        elif deep is not None and deep in value:
+            set_aside.append(SetAside(index=index, reason="nested_too_deep", first_bytes=value[:_FIRST_BYTES]))
+        else:
+            records.append(item)
+    return Parsed(records=records, set_aside=set_aside)
+
+
+def _items(body: bytes | bytearray, pointer: Pointer) -> Sequence[msgspec.Raw] | None:
+    """The items at the pointer, None for nothing there. One pass when there is an array, as there nearly always is."""
+    try:
+        if pointer.array is not None:
+            return pointer.array(body)
+    except msgspec.ValidationError:
+        pass  # no array there, or not JSON: looked at below
+    except msgspec.DecodeError as error:
+        raise _malformed(body, error) from error
+    try:
+        root = _RAW.decode(body)
+    except msgspec.DecodeError as error:
+        raise _malformed(body, error) from error
+    value = pointer.find(root)
+    if value is None or bytes(value) == b"null":
+        _refuse_api_error(root)
+        return None
+    first = bytes(value[:1]) if isinstance(value, bytes) else bytes(memoryview(value)[:1])
+    if first == b"[":
+        return _ARRAY.decode(value)
+    _refuse_api_error(root)
+    if first == b"{":
+        return (value,)
+    reason = f"neither an array nor an object at {pointer.text or 'the root'!r}"
+    raise BodyError(reason, bytes(memoryview(value)[: _quoted_bytes(body)]))
+
+
+def _refuse_api_error(root: msgspec.Raw) -> None:
+    """Raises ApiError when the root object carries an error, a message, or a status that is not a good one."""
+    try:
+        members = _OBJECT.decode(root)
+    except (msgspec.ValidationError, UnicodeDecodeError):  # not an object: nothing to say
+        return
+    status = bytes(members.get("status", b""))
+    if _is_bad_status(status) or any(bytes(members.get(name, b"null")) not in _EMPTY for name in ("error", "message")):
+        parts = [
+            f"{name}: ".encode() + bytes(members[name]) for name in ("status", "error", "message") if name in members
+        ]
+        reason = "the API answered with an error"
+        raise ApiError(reason, b", ".join(parts))
+
+
+def _is_bad_status(literal: bytes) -> bool:
+    if literal[:1] == b'"':
+        return _STRING.decode(literal).lower() not in _GOOD_STATUS
+    if literal[:1].isdigit():
+        return not literal.startswith(b"2")
+    return literal == b"false"
+
+
+def _check_utf8(body: bytes | bytearray) -> None:
+    """Raw slices skip what is inside strings, so look here; in steps, since a decoded body may be four times as big."""
+    if body.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    view = memoryview(body)
+    position = 0
+    try:
+        while position < len(view):
+            pending = len(decoder.getstate()[0])
+            decoder.decode(view[position : position + _UTF8_STEP_BYTES])
+            position += _UTF8_STEP_BYTES
+        pending, position = len(decoder.getstate()[0]), len(view)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        reason = f"not strict JSON: invalid UTF-8 (byte {position - pending + error.start})"
+        raise BodyError(reason, bytes(view[: _quoted_bytes(body)])) from None
+
+
+def _malformed(body: bytes | bytearray, error: msgspec.DecodeError) -> BodyError:
+    text = str(error).removeprefix("JSON is malformed: ")
+    if "(byte " not in text:
+        text = f"{text} (byte {len(body)})"
+    return BodyError(f"not strict JSON: {text}", bytes(body[: _quoted_bytes(body)]))
+
+
+def _quoted_bytes(body: bytes | bytearray) -> int:
+    """Enough for whoever masks and cuts it: the start of the body, not all of it."""
+    return min(len(body), 4096)
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _flatten(body: bytes | bytearray) -> tuple[bytearray, bytes]:
+    """A copy in which everything nested deeper than `_DEPTH_LIMIT` is a string of the same length, and its mark.
+
+    Only so can a record that no decoder follows be set aside without its siblings.
+    """
+    if body.count(b"[") + body.count(b"{") > _TOO_MANY_BRACKETS:
+        reason = "not usable: JSON nested too deep"
+        raise BodyError(reason, bytes(body[: _quoted_bytes(body)]))
+    number = 0
+    while (mark := b"deep%d" % number) in body:
+        number += 1
+    flat = bytearray(body)
+    depth = 0
+    start = 0
+    for token in _TOKEN.finditer(bytes(body)):
+        byte = token[0]
+        if byte in b"[{":
+            depth += 1
+            if depth == _DEPTH_LIMIT:
+                start = token.start()
+        elif byte in b"]}":
+            if depth == _DEPTH_LIMIT:
+                length = token.end() - start
+                flat[start : token.end()] = b'"' + mark.ljust(length - 2, b".") + b'"'
+            depth -= 1
+    return flat, mark
