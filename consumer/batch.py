@@ -56,10 +56,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """The batch after it took the records [begin, end) of a wire batch; `full` = it must be sealed before the next."""
+    """The batch after it took the records [begin, end) of a wire batch, `size` bytes of values in all.
+
+    `full` = it must be sealed before the next record.
+    """
 
     batch: Batch
     end: int
+    size: int
     full: bool
 
 
@@ -76,7 +80,7 @@ def admit(batch: Batch, wire: WireBatch, begin: int, *, limits: Limits, now: flo
         )
     room = min(len(values), limits.records - batch.records)
     count, size = _fit(sizes, room, limits.bytes - batch.bytes, alone=batch.records == 0)
-    cut = _calendar_cut(batch, wire, begin, sizes[:count], limits, now)
+    cut = _calendar_cut(batch, wire, begin, sizes[:count], limits=limits, now=now)
     if cut < count:
         count, size = cut, sum(sizes[:cut])
     end = begin + count
@@ -88,7 +92,7 @@ def admit(batch: Batch, wire: WireBatch, begin: int, *, limits: Limits, now: flo
         max_timestamp=_max_timestamp(batch, wire, begin, end),
     )
     full = not complete or grown.records >= limits.records or grown.bytes >= limits.bytes
-    return Admission(batch=grown, end=end, full=full)
+    return Admission(batch=grown, end=end, size=size, full=full)
 
 
 def _fit(sizes: Sequence[int], room: int, room_bytes: int, *, alone: bool) -> tuple[int, int]:
@@ -103,8 +107,10 @@ def _fit(sizes: Sequence[int], room: int, room_bytes: int, *, alone: bool) -> tu
     return count, ends[count - 1] if count else 0
 
 
-def _calendar_cut(batch: Batch, wire: WireBatch, begin: int, sizes: Sequence[int], limits: Limits, now: float) -> int:
-    """Index (from `begin`) of the first record in a later calendar unit than the batch's first, once it may cut there."""
+def _calendar_cut(
+    batch: Batch, wire: WireBatch, begin: int, sizes: Sequence[int], *, limits: Limits, now: float
+) -> int:
+    """Index (from `begin`) of the first record in a later calendar unit than the batch's first, once that cuts."""
     if batch.first_timestamp is None:
         return len(sizes)
     bucket = limits.bucket(batch.first_timestamp)
@@ -127,4 +133,4 @@ def _max_timestamp(batch: Batch, wire: WireBatch, begin: int, end: int) -> int:
         return batch.max_timestamp
     if begin == 0 and end == len(wire.values):
         return wire.max_timestamp
-    return max(batch.max_timestamp, max(wire.timestamps[begin:end]))
+    return max(batch.max_timestamp, *wire.timestamps[begin:end])
