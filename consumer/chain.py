@@ -145,6 +145,11 @@ class Chain:
         ready = self.phase in (Phase.POSITIONED, Phase.RUNNING) and not self.held and not self.full
         return ready and not self.draining and not self.relocate
 
+    @property
+    def reads(self) -> bool:
+        """Whether `fetch_next` is where the next fetch has to start."""
+        return self.phase in (Phase.POSITIONED, Phase.PROBING, Phase.RUNNING)
+
     def due_at(self, limits: Limits) -> float | None:
         """When a Tick will change something (monotonic seconds); None = not by time alone."""
         if self.phase in (Phase.STALLED, Phase.WAITING):
@@ -157,6 +162,11 @@ class Chain:
 def assigned(partition: int, *, epoch: int) -> tuple[Chain, tuple[Action, ...]]:
     """The chain of a partition that has just become ours. `epoch` is above every earlier one of this process."""
     return Chain(partition=partition, epoch=epoch), (Locate(epoch=epoch),)
+
+
+def closed(chain: Chain) -> Chain:
+    """The same chain given up: no event changes it any more, nothing is open."""
+    return replace(chain, phase=Phase.CLOSED, held=(), chunk=None, retry=None, stall=None, batch=Batch(start=-1))
 
 
 def step(chain: Chain, event: Event, *, rules: Rules, now: float) -> tuple[Chain, tuple[Action, ...]]:
@@ -338,7 +348,7 @@ class _Turn:
 
     def _polled(self, item: Fetched | OutOfRange) -> None:
         chain = self.chain
-        if chain.phase not in (Phase.POSITIONED, Phase.PROBING, Phase.RUNNING) or chain.draining or chain.relocate:
+        if not chain.reads or chain.draining or chain.relocate:
             return  # not taken and not counted as taken: they are read again from where the chain then ends
         if isinstance(item, OutOfRange):
             if item.offset == chain.fetch_next:
@@ -379,7 +389,7 @@ class _Turn:
             (wire, begin), *rest = self.chain.held
             admission = admit(self.chain.batch, wire, begin, limits=self.rules.limits, now=self.now)
             if admission.end > begin:
-                self._do(Append(wire=wire, begin=begin, end=admission.end))
+                self._do(Append(wire=wire, begin=begin, end=admission.end, size=admission.size))
             if admission.end < len(wire.values):
                 rest = [(wire, admission.end), *rest]
             self._set(batch=admission.batch, full=admission.full, held=tuple(rest))
