@@ -23,16 +23,16 @@ import zstandard
 from shared.schemas import encode_envelope, is_json_value
 
 try:
-    from isal import isal_zlib
+    from isal import isal_zlib as _gzip
 except ImportError:  # no wheel for this platform: the same format from zlib, slower
-    isal_zlib = None
+    _gzip = zlib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from consumer.ports import Record, WireBatch
 
-GZIP_LIBRARY: Final = "zlib" if isal_zlib is None else "isal"
+GZIP_LIBRARY: Final = "zlib" if _gzip is zlib else "isal"
 
 _GZIP_WBITS: Final = 31  # a gzip header, whose time stamp stays 0
 _LEVEL: Final = 1
@@ -69,8 +69,7 @@ def compressor(compression: str) -> _Compressor:
         return stream
     if compression == "none":
         return _Stored()
-    library = zlib if isal_zlib is None else isal_zlib
-    gzip: _Compressor = library.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
+    gzip: _Compressor = _gzip.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
     return gzip
 
 
