@@ -134,11 +134,12 @@ class Seek:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """Let the open body grow by the records [begin, end) of the wire batch."""
+    """Let the open body grow by the records [begin, end) of the wire batch: `size` bytes of values."""
 
     wire: WireBatch
     begin: int
     end: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
