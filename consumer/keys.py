@@ -176,7 +176,7 @@ class KeyTemplate:
         if isinstance(part, str):
             return re.escape(part)
         if part.name in ("topic", "ext"):
-            return re.escape(getattr(self, part.name))
+            return re.escape(self.topic if part.name == "topic" else self.ext)
         return f"(?P<{part.name}>{r'[0-9]+' if part.name in _INTEGERS else _TEXTS[part.name]})"
 
     def _check(self) -> None:
