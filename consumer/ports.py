@@ -91,7 +91,7 @@ class LogRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicIdentity:
-    """Who the topic is. `topic_id`/`cluster_id` are None where the broker cannot tell; `compacted` by its cleanup.policy."""
+    """Who the topic is. Ids are None where the broker cannot tell; `compacted` by its cleanup.policy."""
 
     topic_id: str | None
     cluster_id: str | None
@@ -118,7 +118,7 @@ class Source(Protocol):
     """One topic in one consumer group. Every call has a deadline of its own; a failed one raises SourceError."""
 
     async def poll(self, wanted: Collection[int], timeout_seconds: float) -> Sequence[Fetched | OutOfRange]:
-        """What arrived for the wanted partitions; other partitions' data stay where they are. May last through a rebalance.
+        """What arrived for the wanted partitions; the others' data stay where they are. May last through a rebalance.
 
         After a SourceError every partition must be sought to its next offset: drained records may be lost with it.
         """
@@ -133,7 +133,7 @@ class Source(Protocol):
         ...
 
     async def committed(self, partitions: Collection[int]) -> Mapping[int, Committed | None]:
-        """The group's offsets, None = surely none: every error of the answer, the top-level one too, is a SourceError."""
+        """The group's offsets, None = surely none: any error of the answer, the top-level one too, is a SourceError."""
         ...
 
     async def log_ranges(self, partitions: Collection[int]) -> Mapping[int, LogRange]: ...
