@@ -1,0 +1,368 @@
+"""The loop: poll, hand out, keep memory and rebalances within bounds, stop in order.
+
+Owns: which partitions are polled, what all partitions share (slots, threads, offsets, listings, commits), the memory
+limit, the budgets of a revocation and of a stop. Does not own: a partition's protocol (`chain`), its requests
+(`partition`), Kafka (`source`), S3 (`store`), the process (`service`).
+
+Memory: everything held, waiting, open or in flight <= MEMORY_LIMIT_BYTES + what one poll brings: above the limit
+nothing is polled; above 80 % of it the largest batches are put, or, where their puts keep failing, given up (they are
+in Kafka).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from consumer import events
+from consumer.committer import Committer
+from consumer.encoder import BodyBuilder
+from consumer.partition import Partition
+from consumer.ports import SourceError, StoreError
+from consumer.recovery import find_ends
+from consumer.retrying import until_answered
+from consumer.rounds import Rounds
+from consumer.vitals import GaveUpError, WatchedStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+
+    from consumer.chain import Rules
+    from consumer.ports import Fetched, OutOfRange, Source
+    from consumer.report import Report
+
+POLL_SECONDS: Final = 0.25
+IDLE_SECONDS: Final = 1.0
+WATCH_SECONDS: Final = 1.0
+LOG_END_SECONDS: Final = 10.0
+STALL_LINE_SECONDS: Final = 60.0
+PRESSURE_SHARE: Final = 0.8
+REVOKE_SHARE: Final = 0.6  # of the rebalance time-out: the rest is for commit and rejoin
+COMMIT_SHARE: Final = 0.1
+HEADS: Final = 16
+THREADS: Final = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What the worker may use: bytes, slots, seconds."""
+
+    memory_bytes: int
+    upload_concurrency: int
+    rebalance_timeout_seconds: float
+
+
+class Worker:
+    """Consumes one topic in one group into one chain a partition. It is the source's Listener."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        store: WatchedStore,
+        rules: Rules,
+        budget: Budget,
+        report: Report,
+        record_format: str,
+        compression: str,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.store = store
+        self.rules = rules
+        self.report = report
+        self.partitions: dict[int, Partition] = {}
+        self.upload_slots = asyncio.Semaphore(budget.upload_concurrency)
+        self.head_slots = asyncio.Semaphore(HEADS)
+        self.kafka_trouble: str | None = None
+        self.joined = False
+        self._source = source
+        self._budget = budget
+        self._record_format = record_format
+        self._compression = compression
+        self._clock = clock or asyncio.get_running_loop().time
+        self._committer = Committer(source, chain_id=rules.layout.chain_id, report=report)
+        self._locating: Rounds[Partition, events.Locate] = Rounds(self._locate_all, on_failure=self._locating_failed)
+        self._recovering: Rounds[Partition, events.Recover] = Rounds(
+            self._recover_all, on_failure=lambda error: self.request_failed("listing the bucket", error)
+        )
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="body")
+        self._group: asyncio.TaskGroup | None = None
+        self._something_changed = asyncio.Event()
+        self._epoch = 0
+        self._stall_lines: dict[int, float] = {}
+        self._log_ends: dict[int, int] = {}
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, stop: asyncio.Event, *, join: Callable[[], Coroutine[None, None, None]], give_back_seconds: float
+    ) -> None:
+        """Join the group and work until `stop` is set; then put and commit what is open, within `give_back_seconds`.
+
+        The first failure of any task ends it with that failure. Leaving the group is the caller's.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                polling = group.create_task(self._join_and_poll(join), name="poll")
+                serving = [
+                    group.create_task(self._committer.run(), name="commits"),
+                    group.create_task(self._locating.run(), name="locating"),
+                    group.create_task(self._recovering.run(), name="recovering"),
+                    group.create_task(self._watch(), name="watch"),
+                    group.create_task(self._ask_log_ends(), name="log ends"),
+                ]
+                await stop.wait()
+                polling.cancel()
+                await self._give_back(list(self.partitions), give_back_seconds)
+                for task in serving:
+                    task.cancel()
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _join_and_poll(self, join: Callable[[], Coroutine[None, None, None]]) -> None:
+        await until_answered(join, on_failure=self._kafka_failed)
+        self.joined = True
+        while True:
+            await self._turn()
+
+    async def _turn(self) -> None:
+        self._something_changed.clear()
+        self._relieve()
+        wanted: list[int] = []
+        if self.buffered_bytes < self._budget.memory_bytes:
+            wanted = [number for number, partition in self.partitions.items() if partition.wants_records]
+        if not wanted:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._something_changed.wait()
+            except TimeoutError:
+                await self._poll(())  # nothing to fetch, but the group must see that we poll, and we its errors
+            return
+        await self._poll(wanted)
+
+    async def _poll(self, wanted: Sequence[int]) -> None:
+        try:
+            items = await self._source.poll(wanted, POLL_SECONDS)
+        except SourceError as error:
+            self._kafka_failed(error)
+            for partition in self.partitions.values():
+                if partition.chain.reads:  # what the failed poll had drained is fetched again
+                    self._source.seek(partition.number, partition.chain.fetch_next)
+            await asyncio.sleep(IDLE_SECONDS)
+            return
+        if items:
+            self.kafka_trouble = None
+        for item in items:
+            self._hand_out(item)
+
+    def _hand_out(self, item: Fetched | OutOfRange) -> None:
+        partition = self.partitions.get(item.partition)
+        if partition is not None:
+            partition.feed(events.Polled(item=item))
+
+    # ---- the source's Listener --------------------------------------------------------------------------------------
+
+    async def on_assigned(self, partitions: Collection[int]) -> None:
+        """New partitions: each asks where its chain ends. Returns at once: no heartbeats are sent meanwhile."""
+        self._epoch += 1
+        for number in sorted(partitions):
+            before = self.partitions.pop(number, None)
+            if before is not None:
+                before.abandon()
+            self.partitions[number] = Partition(number, epoch=self._epoch, desk=self)
+        self.report.assigned(sorted(partitions))
+        self.changed()
+
+    async def on_revoked(self, partitions: Collection[int]) -> None:
+        """Put and commit what is open within the budget; the rest is read again by the next owner."""
+        await self._give_back(partitions, REVOKE_SHARE * self._budget.rebalance_timeout_seconds)
+
+    async def _give_back(self, numbers: Collection[int], seconds: float) -> None:
+        going = [self.partitions[number] for number in numbers if number in self.partitions]
+        if not going:
+            return
+        began = self.now()
+        for partition in going:
+            partition.feed(events.Drain())
+        try:
+            async with asyncio.timeout(seconds):
+                for partition in going:
+                    await partition.drained.wait()
+        except TimeoutError:
+            pass  # what is left is in Kafka; its count is reported below
+        left = sum(partition.unstored_records for partition in going)
+        for partition in going:
+            partition.abandon()
+            self._locating.forget(partition)
+            self._recovering.forget(partition)
+            self._stall_lines.pop(partition.number, None)
+            if self.partitions.get(partition.number) is partition:
+                del self.partitions[partition.number]
+        await self._flush_commits(max(1.0, seconds * COMMIT_SHARE))
+        self._committer.forget(partition.number for partition in going)
+        self.report.revoked([partition.number for partition in going], left, self.now() - began)
+
+    async def _flush_commits(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._committer.flush()
+        except TimeoutError:
+            self.report.committed("failed", f"no answer within {seconds:g} s")
+
+    # ---- memory -----------------------------------------------------------------------------------------------------
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Everything held, waiting, open or in flight."""
+        return sum(partition.buffered_bytes for partition in self.partitions.values())
+
+    def _relieve(self) -> None:
+        """Above 80 % of the limit: the largest that can be put are put, the largest that cannot are given up."""
+        settling = sum(partition.settling_bytes for partition in self.partitions.values())
+        over = self.buffered_bytes - settling - PRESSURE_SHARE * self._budget.memory_bytes
+        if over <= 0:
+            return
+        by_size = sorted(self.partitions.values(), key=lambda partition: partition.relievable_bytes, reverse=True)
+        for partition in by_size:
+            size = partition.relievable_bytes
+            if over <= 0 or size == 0:
+                return
+            partition.feed(events.Pressure())
+            over -= size
+
+    # ---- what partitions share (partition.Desk) ---------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._clock()
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        if self._group is None:
+            work.close()
+            msg = "the worker does not run"
+            raise RuntimeError(msg)
+        return self._group.create_task(work, name=name)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def new_builder(self) -> BodyBuilder:
+        return BodyBuilder(record_format=self._record_format, compression=self._compression)
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._source.seek(partition, offset)
+
+    def commit(self, partition: int, offset: int) -> None:
+        self._committer.note(partition, offset)
+
+    def locate(self, partition: Partition, request: events.Locate) -> None:
+        self._locating.ask(partition, request)
+
+    def recover(self, partition: Partition, request: events.Recover) -> None:
+        self._recovering.ask(partition, request)
+
+    def changed(self) -> None:
+        self._something_changed.set()
+
+    def request_failed(self, what: str, error: StoreError | SourceError) -> None:
+        """A request failed and will be repeated, unless S3 has been silent for too long."""
+        if isinstance(error, StoreError) and self.store.exhausted:
+            msg = f"S3 has answered nothing for {self.store.give_up_seconds:.0f} s; last: {what}: {error.reason}"
+            raise GaveUpError(msg)
+
+    async def _locate_all(self, asked: Mapping[Partition, events.Locate]) -> None:
+        numbers = [partition.number for partition in asked]
+        mismatch = await self._mismatch()
+        committed = await self._source.committed(numbers)
+        logs = await self._source.log_ranges(numbers)
+        self.kafka_trouble = None
+        for partition, request in asked.items():
+            number = partition.number
+            partition.feed(
+                events.Located(epoch=request.epoch, committed=committed[number], log=logs[number], mismatch=mismatch)
+            )
+
+    async def _mismatch(self) -> str | None:
+        identity, layout = await self._source.identity(), self.rules.layout
+        for name, is_, was in (
+            ("topic id", identity.topic_id, layout.topic_id),
+            ("cluster id", identity.cluster_id, layout.cluster_id),
+        ):
+            if is_ is not None and was is not None and is_ != was:
+                return (
+                    f"{name} is {is_}, the layout file {self.rules.keys.layout_key} says {was}: the topic was created"
+                    " anew or this is another cluster; start with a new S3_PREFIX and KAFKA_GROUP_ID"
+                )
+        return None
+
+    async def _recover_all(self, asked: Mapping[Partition, events.Recover]) -> None:
+        enough = {partition.number: request.enough for partition, request in asked.items()}
+        ends = await find_ends(self.store, self.rules.keys, enough)
+        for partition, request in asked.items():
+            partition.feed(events.Recovered(epoch=request.epoch, found=ends[partition.number]))
+
+    def _locating_failed(self, error: StoreError | SourceError) -> None:
+        self._kafka_failed(error)
+
+    def _kafka_failed(self, error: StoreError | SourceError) -> None:
+        self.kafka_trouble = str(error)
+        self.report.poll_failed(error)
+
+    # ---- what people see --------------------------------------------------------------------------------------------
+
+    def lag(self, partition: Partition) -> tuple[int, int] | None:
+        """Records between the log's end and the chain's end, and the position; None while either is unknown."""
+        chain = partition.chain
+        if chain.position is None:
+            return None
+        known = (self._source.high_watermark(partition.number), self._log_ends.get(partition.number))
+        ends = [end for end in known if end is not None]
+        if chain.log is not None:
+            ends.append(chain.log.high_watermark)
+        end = max(ends, default=chain.position)
+        return max(0, end - chain.position), max(0, end - chain.fetch_next)
+
+    async def _watch(self) -> None:
+        while True:
+            self.report.buffered_bytes.set(self.buffered_bytes)
+            for number, partition in self.partitions.items():
+                lags = self.lag(partition)
+                if lags is not None:
+                    self.report.lag.labels(number).set(lags[0])
+                    self.report.position_lag.labels(number).set(lags[1])
+                self._watch_stall(number, partition)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def _watch_stall(self, number: int, partition: Partition) -> None:
+        stall = partition.chain.stall
+        if stall is None:
+            self._stall_lines.pop(number, None)
+            self.report.not_stalled(number)
+            return
+        self.report.stalled_for(number, self.now() - stall.since)
+        last = self._stall_lines.setdefault(number, stall.since)
+        if self.now() - last >= STALL_LINE_SECONDS:
+            self._stall_lines[number] = self.now()
+            self.report.stalled(
+                number, events.Stalled(reason=stall.reason, key=stall.key), since=self.now() - stall.since
+            )
+
+    async def _ask_log_ends(self) -> None:
+        """Keeps log ends fresh for lag, and notices that Kafka is silent when nothing else would."""
+        while True:
+            await asyncio.sleep(LOG_END_SECONDS)
+            if self.partitions:
+                try:
+                    self._log_ends.update(
+                        {
+                            n: log.high_watermark
+                            for n, log in (await self._source.log_ranges(list(self.partitions))).items()
+                        }
+                    )
+                    self.kafka_trouble = None
+                except SourceError as error:
+                    self._kafka_failed(error)
