@@ -1,8 +1,8 @@
 """The chain of one partition, as one writer sees it: the exactly-once protocol as a function of values.
 
 Owns: every decision from assignment to revocation: where the chain ends, what may be put and when, what an answer of
-the store means, when to adopt, to stall, to ask again. Does not own: requests, bodies, time, retries' delays (`worker`),
-where a batch ends (`batch`), the names of things (`keys`).
+the store means, when to adopt, to stall, to ask again. Does not own: requests, bodies, time, the delays of retries
+(`partition`), where a batch ends (`batch`), the names of things (`keys`).
 
 The objects of a partition form a chain: ranges [start, next) without gap or overlap. The bucket is the truth, the
 group's offsets a sometimes stale pointer into it. Invariants, whatever comes in:
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 STALL_LOOK_SECONDS: Final = 30.0
 ABOVE_LOG_SECONDS: Final = 60.0  # how long a new leader may lag behind the chain's end
 ABOVE_LOG_ASK_SECONDS: Final = 5.0
+_NO_BATCH: Final = Batch(start=-1)
 
 
 class Phase(StrEnum):
@@ -114,7 +115,7 @@ class Retry:
 class Chain:
     """The state. `position` is the chain's end as seen, `fetch_next` the offset of the next record to be taken.
 
-    `held` are wire batches that arrived but are not in the open batch yet, each with the index of its first such record.
+    `held` are wire batches that arrived but are not in the open batch yet, each with the index of its first record.
     """
 
     partition: int
@@ -122,7 +123,7 @@ class Chain:
     phase: Phase = Phase.LOCATING
     position: int | None = None
     fetch_next: int = -1
-    batch: Batch = Batch(start=-1)
+    batch: Batch = _NO_BATCH
     full: bool = False  # the open batch is sealed as soon as nothing is in flight
     held: tuple[tuple[WireBatch, int], ...] = ()
     chunk: Chunk | None = None
@@ -166,11 +167,11 @@ def assigned(partition: int, *, epoch: int) -> tuple[Chain, tuple[Action, ...]]:
 
 def closed(chain: Chain) -> Chain:
     """The same chain given up: no event changes it any more, nothing is open."""
-    return replace(chain, phase=Phase.CLOSED, held=(), chunk=None, retry=None, stall=None, batch=Batch(start=-1))
+    return replace(chain, phase=Phase.CLOSED, held=(), chunk=None, retry=None, stall=None, batch=_NO_BATCH)
 
 
 def step(chain: Chain, event: Event, *, rules: Rules, now: float) -> tuple[Chain, tuple[Action, ...]]:
-    """One event in, the new state and what to do now out. `now` in monotonic seconds. Actions are done in their order."""
+    """One event in; the new state, and what to do now, in this order, out. `now` in monotonic seconds."""
     turn = _Turn(chain, rules, now)
     turn.take(event)
     return turn.chain, tuple(turn.actions)
@@ -213,7 +214,7 @@ class _Turn:
         self.now = now
         self.actions: list[Action] = []
 
-    def take(self, event: Event) -> None:
+    def take(self, event: Event) -> None:  # noqa: C901 -- a line an event
         if self.chain.phase is Phase.CLOSED:
             return
         match event:
@@ -262,8 +263,8 @@ class _Turn:
         self._set(log=event.log, unsigned=None)
         if committed and signed_by not in (None, ours):
             self._stall(
-                f"the group's committed offset {committed.offset} is signed by chain {signed_by}, this prefix holds chain"
-                f" {ours}: two prefixes share one group; stop one of them or give it a group of its own"
+                f"the group's committed offset {committed.offset} is signed by chain {signed_by}, this prefix holds"
+                f" chain {ours}: two prefixes share one group; stop one of them or give it a group of its own"
             )
         elif committed and signed_by and committed.offset >= event.log.start:
             self._begin(committed.offset)
@@ -551,7 +552,7 @@ class _Turn:
         self._set(
             phase=Phase.STALLED,
             stall=Stall(reason=reason, key=key, since=since),
-            batch=Batch(start=-1),
+            batch=_NO_BATCH,
             due=self.now + STALL_LOOK_SECONDS,
         )
         self._do(Stalled(reason=reason, key=key))

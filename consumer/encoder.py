@@ -25,14 +25,14 @@ from shared.schemas import encode_envelope, is_json_value
 try:
     from isal import isal_zlib as _gzip
 except ImportError:  # no wheel for this platform: the same format from zlib, slower
-    _gzip = zlib
+    import zlib as _gzip  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from consumer.ports import Record, WireBatch
 
-GZIP_LIBRARY: Final = "zlib" if _gzip is zlib else "isal"
+GZIP_LIBRARY: Final = _gzip.__name__.removeprefix("isal.").removesuffix("_zlib")
 
 _GZIP_WBITS: Final = 31  # a gzip header, whose time stamp stays 0
 _LEVEL: Final = 1

@@ -88,7 +88,7 @@ class KeyTemplate:
             "ext": self.ext,
             "partition": partition,
             "start": start,
-            "dt": f"{moment:%Y-%m-%d}" if moment.year > 999 else f"{moment.year:04d}-{moment:%m-%d}",
+            "dt": f"{moment:%Y-%m-%d}",
             "hour": moment.hour,
             "unix": at // 1000,
         }
@@ -248,7 +248,7 @@ def _check_fields(parts: list[_Field | str]) -> None:
         if isinstance(left, _Field) and isinstance(right, _Field):
             msg = f"{{{left.name}}} and {{{right.name}}} need something between them that is no digit"
             raise TemplateError(msg)
-        between = isinstance(left, str) and 0 < index and (left[0].isdigit() or left[-1].isdigit())
+        between = isinstance(left, str) and index > 0 and (left[0].isdigit() or left[-1].isdigit())
         if between and isinstance(right, _Field):
             msg = f"the text {left!r} between two fields begins or ends with a digit"
             raise TemplateError(msg)

@@ -3,8 +3,8 @@
 Owns: the requests under way for the partition, its timer, its bodies and their memory. Does not own: any decision
 (`chain`), what serves all partitions at once (`worker`: polling, offsets, listings, commits, upload slots).
 
-Body work (append, finish) runs in a thread, in the order it was asked for, one piece at a time. Every task's last act is
-to feed what it learned; after a Drop, tasks are cancelled, and the chain ignores what they might still say.
+Body work (append, finish) runs in a thread, in the order it was asked for, one piece at a time. Every task's last act
+is to feed what it learned; after a Drop, tasks are cancelled, and the chain ignores what they might still say.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Partition:
         for action in actions:
             self._do(action)
 
-    def _do(self, action: events.Action) -> None:
+    def _do(self, action: events.Action) -> None:  # noqa: C901, PLR0912 -- a line an action
         desk = self._desk
         match action:
             case events.Append() | events.Seal():

@@ -22,7 +22,6 @@ from consumer.encoder import BodyBuilder
 from consumer.partition import Partition
 from consumer.ports import SourceError, StoreError
 from consumer.recovery import find_ends
-from consumer.retrying import until_answered
 from consumer.rounds import Rounds
 from consumer.vitals import GaveUpError, WatchedStore
 
@@ -78,7 +77,6 @@ class Worker:
         self.upload_slots = asyncio.Semaphore(budget.upload_concurrency)
         self.head_slots = asyncio.Semaphore(HEADS)
         self.kafka_trouble: str | None = None
-        self.joined = False
         self._source = source
         self._budget = budget
         self._record_format = record_format
@@ -98,9 +96,7 @@ class Worker:
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
-    async def run(
-        self, stop: asyncio.Event, *, join: Callable[[], Coroutine[None, None, None]], give_back_seconds: float
-    ) -> None:
+    async def run(self, stop: asyncio.Event, *, join: Callable[[], None], give_back_seconds: float) -> None:
         """Join the group and work until `stop` is set; then put and commit what is open, within `give_back_seconds`.
 
         The first failure of any task ends it with that failure. Leaving the group is the caller's.
@@ -124,9 +120,8 @@ class Worker:
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _join_and_poll(self, join: Callable[[], Coroutine[None, None, None]]) -> None:
-        await until_answered(join, on_failure=self._kafka_failed)
-        self.joined = True
+    async def _join_and_poll(self, join: Callable[[], None]) -> None:
+        join()
         while True:
             await self._turn()
 

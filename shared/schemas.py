@@ -215,7 +215,7 @@ class _EnvelopeLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offset: int
     timestamp: int
     headers: list[tuple[str, str | _EncodedBytes | None]]
-    key: str | None | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType | None = msgspec.UNSET
     key_base64: bytes | msgspec.UnsetType = msgspec.UNSET
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     value_base64: bytes | msgspec.UnsetType = msgspec.UNSET
@@ -277,7 +277,7 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _encode_header(name: str, content: bytes | None) -> tuple[str, str | None | dict[str, str]]:
+def _encode_header(name: str, content: bytes | None) -> tuple[str, str | dict[str, str] | None]:
     text = _text(content)
     return (name, {"base64": _base64(content)}) if content is not None and text is None else (name, text)
 
