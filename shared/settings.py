@@ -21,7 +21,7 @@ from pydantic import AfterValidator, AliasChoices, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
     from pydantic_settings import PydanticBaseSettingsSource
@@ -132,13 +132,16 @@ class Shown:
 
 
 def without_credentials(url: str) -> str:
-    """The URL without user info, query and fragment; the mask alone when it cannot be taken apart."""
+    """The URL without user info, query and fragment; masked further when it cannot be taken apart for certain."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return MASK
     if not parts.scheme or not parts.netloc:
         return MASK
+    if "@" in parts.path + parts.query + parts.fragment:
+        # Perhaps a password with an unescaped / ? or #: what looks like the host is then the password's beginning.
+        return f"{parts.scheme}://{MASK}"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -288,12 +291,16 @@ S = TypeVar("S", bound=KafkaSettings)
 def load(cls: type[S], environ: Mapping[str, str]) -> S:
     """Settings of `cls` from environment variables. Raises SettingsError with every fault found."""
     given = dict(_given(cls, environ))
+    # Bytes that are not UTF-8 come as lone surrogates, over which pydantic stumbles without saying where.
+    wrong = {name for name, value in given.items() if not _is_unicode(value)}
     try:
-        settings = cls.model_validate(given)
+        settings = cls.model_validate({name: value for name, value in given.items() if name not in wrong})
     except ValidationError as error:
-        names = [str(fault["loc"][0]) for fault in error.errors(include_url=False, include_input=False)]
+        wrong |= {str(fault["loc"][0]) for fault in error.errors(include_url=False, include_input=False)}
         # `from None`: the cause would print the input, secrets included.
-        raise SettingsError(_fault(cls, name, given.get(name)) for name in dict.fromkeys(names)) from None
+        raise SettingsError(_faults(cls, wrong, given)) from None
+    if wrong:
+        raise SettingsError(_faults(cls, wrong, given))
     if faults := tuple(settings.contradictions()):
         raise SettingsError(faults)
     settings._warnings = tuple(_unknown(environ))  # noqa: SLF001 -- its only writer; the field stays out of the schema
@@ -329,12 +336,19 @@ def _given(cls: type[KafkaSettings], environ: Mapping[str, str]) -> Iterator[tup
             yield name, spelling.get(value.casefold(), value)
 
 
-def _fault(cls: type[KafkaSettings], name: str, value: str | None) -> str:
-    field = cls.model_fields[name]
-    problem = "not set" if value is None else f"{_cut(repr(_mask(field)(value)))} is not allowed"
-    choices = _choices(field.annotation)
-    allowed = f"one of {', '.join(choices)}" if choices else _annotation(field, Allowed, Allowed("text")).text
-    return f"{variables_of(name, field)[0]}: {problem}; allowed: {allowed}"
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _faults(cls: type[KafkaSettings], wrong: Collection[str], given: Mapping[str, str]) -> Iterator[str]:
+    """A line for each wrong field, in the order of the fields."""
+    for name, field in cls.model_fields.items():
+        if name in wrong:
+            value = given.get(name)
+            problem = "not set" if value is None else f"{_cut(repr(_mask(field)(value)))} is not allowed"
+            choices = _choices(field.annotation)
+            allowed = f"one of {', '.join(choices)}" if choices else _annotation(field, Allowed, Allowed("text")).text
+            yield f"{variables_of(name, field)[0]}: {problem}; allowed: {allowed}"
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[str]:

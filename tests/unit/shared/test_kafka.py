@@ -1,0 +1,137 @@
+"""From settings to aiokafka's keyword arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import shutil
+import ssl
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from shared import kafka
+from shared.kafka import MskTokenProvider, connection_options
+from shared.settings import KafkaSettings, SettingsError, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MSK = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM", "AWS_REGION": "eu-west-1"}
+SCRAM = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "KAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
+    "KAFKA_SASL_USERNAME": "me",
+    "KAFKA_SASL_PASSWORD": "hunter2",
+}
+
+
+def options(environ: dict[str, str]) -> dict[str, object]:
+    return connection_options(load(KafkaSettings, environ))
+
+
+def test_plaintext_is_servers_and_protocol_alone() -> None:
+    assert options({"KAFKA_BOOTSTRAP_SERVERS": "a:1, b:2"}) == {
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "PLAINTEXT",
+    }
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_user_and_password_are_handed_over(mechanism: str) -> None:
+    given = options({**SCRAM, "KAFKA_SASL_MECHANISM": mechanism})
+    assert given["sasl_mechanism"] == mechanism
+    assert (given["sasl_plain_username"], given["sasl_plain_password"]) == ("me", "hunter2")
+    assert "ssl_context" not in given
+
+
+def test_tls_verifies_the_certificate_and_the_host() -> None:
+    context = options({"KAFKA_SECURITY_PROTOCOL": "SSL"})["ssl_context"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+@pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
+@pytest.mark.parametrize("environ", [{}, SCRAM, MSK, {"KAFKA_SECURITY_PROTOCOL": "SSL"}])
+def test_every_client_knows_every_option(client: type, environ: dict[str, str]) -> None:
+    assert set(options(environ)) <= set(inspect.signature(client).parameters)
+
+
+def test_msk_iam_is_oauthbearer_with_tokens_signed_for_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    given = options(MSK)
+    assert given["sasl_mechanism"] == "OAUTHBEARER"
+    assert "sasl_plain_password" not in given
+    provider = given["sasl_oauth_token_provider"]
+    assert isinstance(provider, MskTokenProvider)
+    token = asyncio.run(provider.token())
+    assert len(token) > 100
+    assert "hunter2" not in token
+
+
+async def test_signing_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "TOKEN_TIMEOUT_SECONDS", 0.05)
+    released = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def sign() -> str:
+        asyncio.run_coroutine_threadsafe(released.wait(), loop).result(30)
+        return "late"
+
+    with pytest.raises(TimeoutError):
+        await MskTokenProvider(sign).token()
+    released.set()
+
+
+def test_a_file_that_is_no_certificate_is_a_fault_that_names_the_variable(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("not a certificate")
+    with pytest.raises(SettingsError, match=r"^KAFKA_SSL_CAFILE: .*garbage\.pem' cannot be used \(.*; allowed: PEM"):
+        options({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(garbage)})
+    environ = {
+        "KAFKA_SECURITY_PROTOCOL": "SSL",
+        "KAFKA_SSL_CERTFILE": str(garbage),
+        "KAFKA_SSL_KEYFILE": str(garbage),
+    }
+    with pytest.raises(SettingsError, match=r"^KAFKA_SSL_CERTFILE: "):
+        options(environ)
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+
+
+def certificate(folder: Path, *, encrypted: bool) -> dict[str, str]:
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    protection = ["-passout", "pass:hunter2"] if encrypted else ["-nodes"]
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=test"),
+            *("-keyout", str(key), "-out", str(cert), *protection),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return {
+        "KAFKA_SECURITY_PROTOCOL": "SSL",
+        "KAFKA_SSL_CAFILE": str(cert),
+        "KAFKA_SSL_CERTFILE": str(cert),
+        "KAFKA_SSL_KEYFILE": str(key),
+    }
+
+
+@needs_openssl
+def test_a_certificate_with_its_key_is_loaded(tmp_path: Path) -> None:
+    context = options(certificate(tmp_path, encrypted=False))["ssl_context"]
+    assert isinstance(context, ssl.SSLContext)
+    assert len(context.get_ca_certs()) == 1
+
+
+@needs_openssl
+def test_an_encrypted_key_is_refused_without_asking_the_terminal(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^KAFKA_SSL_CERTFILE: .*the private key is encrypted"):
+        options(certificate(tmp_path, encrypted=True))
