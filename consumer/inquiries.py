@@ -26,14 +26,14 @@ from aiokafka.structs import TopicPartition
 
 from consumer import requests
 from consumer.ports import LogRange, SourceError
+from consumer.seams import QUESTIONS
 from shared.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from consumer.ports import Committed, TopicIdentity
 
-CONNECTION: Final = 2  # beside aiokafka's ConnectionGroup.DEFAULT and .COORDINATION
 RETRY_SECONDS: Final = 0.2
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class Client(Protocol):
     cluster: _Cluster
     _conns: dict[tuple[object, int], _Connection]
 
+    def set_topics(self, topics: Sequence[str]) -> object: ...
     def get_random_node(self) -> int | None: ...
     def force_metadata_update(self) -> Awaitable[object]: ...
     async def send(self, node_id: int, request: object, *, group: int) -> object: ...
@@ -157,7 +158,7 @@ class Inquiries:
         return node
 
     async def _send(self, node: int, request: object) -> object:
-        return await self._client.send(node, request, group=CONNECTION)
+        return await self._client.send(node, request, group=QUESTIONS)
 
     async def _asked(self, subject: str, ask: Callable[[], Awaitable[T]]) -> T:
         """The first answer without an error. What may pass is asked again, with fresh metadata, until the deadline."""
@@ -183,6 +184,6 @@ class Inquiries:
 
     def _hang_up(self) -> None:
         """Close our connections: behind an answer that never comes the next question would wait as well."""
-        for (_node, group), connection in list(self._client._conns.items()):
-            if group == CONNECTION:
+        for (_node, group), connection in list(self._client._conns.items()):  # noqa: SLF001 # aiokafka closes all or none
+            if group == QUESTIONS:
                 connection.close()

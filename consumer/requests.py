@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from aiokafka.errors import GroupIdNotFound, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import GroupIdNotFound, KafkaError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.admin import DescribeConfigsRequest, DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
@@ -49,36 +49,48 @@ _NO_ID: Final = bytes(16)
 
 
 class CoordinatorAnswer(Protocol):
+    """To `find_coordinator`."""
+
     error_code: int
     coordinator_id: int
 
 
 class OffsetFetchAnswer(Protocol):
-    """Without `error_code` before v2."""
+    """To `offset_fetch`: partition, offset, metadata, error code. Without a top-level `error_code` before v2."""
 
     topics: Sequence[tuple[str, Sequence[tuple[int, int, str | None, int]]]]
 
 
 class ListOffsetsAnswer(Protocol):
+    """To `list_offsets`: partition, error code, timestamp, offset."""
+
     topics: Sequence[tuple[str, Sequence[tuple[int, int, int, int]]]]
 
 
 class DescribeGroupsAnswer(Protocol):
+    """To `describe_group`: error code, name, state, type, protocol, members, and more from v3 on."""
+
     groups: Sequence[tuple[int, str, str, str, str, Sequence[object]]]
 
 
 class ConsumerGroupAnswer(Protocol):
+    """To ConsumerGroupDescribeRequest."""
+
     error_code: int
     state: str
 
 
 class MetadataAnswer(Protocol):
+    """To TopicMetadataRequest, in the layout of API_VERSION."""
+
     API_VERSION: int
     cluster_id: str | None
     topics: Sequence[tuple[object, ...]]
 
 
 class DescribeConfigsAnswer(Protocol):
+    """To `describe_topic`: error code and text, type, name, entries of name, value and more."""
+
     resources: Sequence[tuple[int, str | None, int, str, Sequence[tuple[object, ...]]]]
 
 
@@ -226,6 +238,7 @@ class ConsumerGroupDescribeRequest(Request[_ConsumerGroupDescribeRequest_v0]):  
 
 
 def find_coordinator(group: str) -> object:
+    """Answered by any broker, read by `coordinator`."""
     return FindCoordinatorRequest(group, _GROUP)
 
 
@@ -236,6 +249,7 @@ def coordinator(answer: CoordinatorAnswer) -> int:
 
 
 def offset_fetch(group: str, topic: str, partitions: Collection[int]) -> object:
+    """Answered by the coordinator, read by `committed`."""
     return OffsetFetchRequest(group, [(topic, sorted(partitions))])
 
 
@@ -256,6 +270,7 @@ def list_offsets(topic: str, partitions: Collection[int], at: int) -> object:
 
 
 def listed_offsets(answer: ListOffsetsAnswer, topic: str, partitions: Collection[int]) -> dict[int, int]:
+    """Offset by partition. Raises unless every partition has one."""
     found: dict[int, int] = {}
     for name, entries in answer.topics:
         for partition, error_code, _timestamp, offset in entries if name == topic else ():
@@ -265,13 +280,14 @@ def listed_offsets(answer: ListOffsetsAnswer, topic: str, partitions: Collection
 
 
 def describe_group(group: str) -> object:
+    """Answered by the coordinator, read by `has_members`."""
     return DescribeGroupsRequest([group])
 
 
 def has_members(answer: DescribeGroupsAnswer) -> bool:
     """Whether a group of the classic protocol has any."""
     members = False
-    for error_code, _group, _state, _type, _protocol, entries, *_more in answer.groups:
+    for error_code, _group, _state, _type, _protocol, entries, *_ in answer.groups:
         if for_code(error_code) is not GroupIdNotFound:
             _raise(error_code)
         members = members or bool(entries)
@@ -287,10 +303,12 @@ def is_active(answer: ConsumerGroupAnswer) -> bool:
 
 
 def describe_topic(topic: str) -> object:
+    """Answered by any broker, read by `is_compacted`."""
     return DescribeConfigsRequest([(_TOPIC, topic, ["cleanup.policy"])])
 
 
 def is_compacted(answer: DescribeConfigsAnswer) -> bool:
+    """Whether cleanup.policy has `compact` in it."""
     for error_code, _message, _type, _name, entries in answer.resources:
         _raise(error_code)
         for name, value, *_more in entries:
@@ -322,7 +340,8 @@ def _printed(topic_id: bytes) -> str | None:
 
 def _raise(error_code: int) -> None:
     if error_code:
-        raise for_code(error_code)()
+        error: KafkaError = for_code(error_code)()
+        raise error
 
 
 def _whole(found: Mapping[int, T], partitions: Collection[int]) -> dict[int, T]:

@@ -9,25 +9,33 @@ of the process (`verify`, tests that compare with the stock path), copying the m
 So each of the three methods is copied as a function object whose globals differ in just those names, on our own class.
 """
 
+# ruff: noqa: SLF001 # reaching into aiokafka is what this module is for
+
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.views import BatchRecords, WireBytes
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from consumer.inquiries import Client
 
 SUPPORTED: Final = "0.14.0"
+QUESTIONS: Final = 2  # a connection of its own a broker, beside aiokafka's ConnectionGroup.DEFAULT and .COORDINATION
+ABANDON_SECONDS: Final = 2.0
 
 if aiokafka.__version__ != SUPPORTED:
     raise ImportError(
@@ -36,7 +44,7 @@ if aiokafka.__version__ != SUPPORTED:
     )
 
 
-def _rebound(function: Callable[..., object], **names: object) -> Callable[..., object]:
+def _rebound(function: Callable[..., object], **names: object) -> Callable[..., Any]:
     """The same function, seeing `names` in place of its module's. ImportError when it does not use one of them."""
     original = cast("FunctionType", function)
     if unused := names.keys() - set(original.__code__.co_names):
@@ -68,15 +76,23 @@ _metadata_update = _rebound(
 class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no types
     """The consumer with both seams. `getmany` returns lists of views.Item; nothing else differs."""
 
-    start = _rebound(AIOKafkaConsumer.start, Fetcher=BatchFetcher)
+    start: Callable[[], Awaitable[None]] = _rebound(AIOKafkaConsumer.start, Fetcher=BatchFetcher)
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         self._client._metadata_update = MethodType(_metadata_update, self._client)
 
+    @property
+    def client(self) -> Client:
+        return cast("Client", self._client)
+
+    @property
+    def generation(self) -> int:
+        """Of the group, as this member knows it; negative = not a member (any more)."""
+        return -1 if self._coordinator is None else self._coordinator.generation
+
     def tasks(self) -> Iterator[asyncio.Task[object]]:
-        """aiokafka's background tasks. One that has ended while the consumer is open takes no part any more, and
-        aiokafka tells only of the first."""
+        """The background tasks a consumer lives on. One that has ended too early stalls it, mostly in silence."""
         for owner, name in (
             (self._coordinator, "_coordination_task"),
             (self._fetcher, "_fetch_task"),
@@ -84,3 +100,37 @@ class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no t
         ):
             if task := getattr(owner, name, None):
                 yield task
+
+    async def abandon(self) -> None:
+        """Close what `stop` could not, in about three times ABANDON_SECONDS at most.
+
+        Where the farewell fails too, the group waits for our session to end, nothing worse.
+        """
+        self._closed = True
+        tasks = [*self.tasks()]
+        if self._fetcher is not None:
+            tasks += self._fetcher._pending_tasks
+        if self._coordinator is not None:
+            others = (self._coordinator._heartbeat_task, self._coordinator._commit_refresh_task)
+            tasks += [task for task in others if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=ABANDON_SECONDS)
+        try:
+            async with asyncio.timeout(ABANDON_SECONDS):
+                await self._say_farewell()
+        except (KafkaError, TimeoutError, NotImplementedError):
+            pass  # the group finds out by itself
+        try:
+            async with asyncio.timeout(ABANDON_SECONDS):
+                await self._client.close()
+        except (KafkaError, TimeoutError):
+            pass  # the sockets are closed, only their confirmation is missing
+
+    async def _say_farewell(self) -> None:
+        """Not on the group's own connection, where it would wait behind a JoinGroup."""
+        coordinator = self._coordinator
+        if coordinator is not None and coordinator.generation > 0 and coordinator.coordinator_id is not None:
+            farewell = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+            await self._client.send(coordinator.coordinator_id, farewell, group=QUESTIONS)

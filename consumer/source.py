@@ -2,8 +2,8 @@
 
 Owns: the consumer's life (connect, join, leave), polling, positions as handed out, commits, the deadline of every call
 but a poll's wait for a rebalance, and turning aiokafka's exceptions into SourceError, CommitRefusedError, OutOfRange.
-Does not own: batch views (`views`), how they get into aiokafka (`seams`), questions to the brokers (`inquiries`), what is
-done with any of it (`worker`).
+Does not own: batch views (`views`), how they get into aiokafka (`seams`), questions to the brokers (`inquiries`), what
+is done with any of it (`worker`).
 
 Invariants:
 - What is handed out of a partition starts where the last hand-out ended or where the last seek led. Data fetched before
@@ -31,7 +31,6 @@ from aiokafka.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
-from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from consumer import inquiries
@@ -50,7 +49,6 @@ METADATA_MAX_AGE_SECONDS: Final = 30.0  # new partitions are seen after it; aiok
 MAX_POLL_INTERVAL_SECONDS: Final = 600.0
 FETCH_PARTITION_BYTES: Final = 1 << 20
 FETCH_BYTES: Final = 16 << 20  # of one answer, all partitions of a broker together
-FORCED_LEAVE_SECONDS: Final = 2.0
 
 log = get_logger(__name__)
 
@@ -113,21 +111,21 @@ class KafkaSource:
         if self._consumer is not None:
             return
         consumer = BatchConsumer(**self._options)
-        consumer._client.set_topics([self._topic])  # or metadata is asked for every topic of the cluster
+        consumer.client.set_topics([self._topic])  # or metadata is asked for every topic of the cluster
         try:
             async with asyncio.timeout(self._request_timeout_seconds):
                 await consumer.start()
         except (KafkaError, TimeoutError, NotImplementedError) as error:
-            await self._abandon(consumer)
+            await consumer.abandon()
             servers = self._options.get("bootstrap_servers")
-            message = f"no connection to Kafka at {servers}: {error!r}; check KAFKA_BOOTSTRAP_SERVERS and the KAFKA_S… settings"
+            message = f"no connection to Kafka at {servers}: {error!r}; check KAFKA_BOOTSTRAP_SERVERS, KAFKA_S…"
             raise SourceError(message) from error
         except asyncio.CancelledError:
-            await self._abandon(consumer)
+            await consumer.abandon()
             raise
         self._consumer = consumer
         self._inquiries = inquiries.Inquiries(
-            consumer._client, topic=self._topic, group=self._group, timeout_seconds=self._request_timeout_seconds
+            consumer.client, topic=self._topic, group=self._group, timeout_seconds=self._request_timeout_seconds
         )
 
     def join(self, listener: Listener) -> None:
@@ -145,31 +143,7 @@ class KafkaSource:
                 await consumer.stop()
         except (KafkaError, TimeoutError) as error:
             log.warning("Left without farewell", group=self._group, reason=repr(error))
-            await self._abandon(consumer)
-
-    async def _abandon(self, consumer: BatchConsumer) -> None:
-        """Close what `stop` could not. Without the farewell the group waits for our session to end, nothing worse."""
-        consumer._closed = True
-        coordinator = consumer._coordinator
-        tasks = [*consumer.tasks()]
-        if coordinator is not None:
-            tasks += [t for t in (coordinator._heartbeat_task, coordinator._commit_refresh_task) if t is not None]
-            tasks += consumer._fetcher._pending_tasks
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=FORCED_LEAVE_SECONDS) if tasks else None
-        try:
-            async with asyncio.timeout(FORCED_LEAVE_SECONDS):
-                if coordinator is not None and coordinator.generation > 0 and coordinator.coordinator_id is not None:
-                    farewell = LeaveGroupRequest(self._group, coordinator.member_id)
-                    await consumer._client.send(coordinator.coordinator_id, farewell, group=inquiries.CONNECTION)
-        except (KafkaError, TimeoutError, NotImplementedError):
-            pass  # the group finds out by itself
-        try:
-            async with asyncio.timeout(FORCED_LEAVE_SECONDS):
-                await consumer._client.close()
-        except (KafkaError, TimeoutError):
-            pass  # the sockets are closed, only their confirmation is missing
+            await consumer.abandon()
 
     # ---- records ---------------------------------------------------------------------------------------------------
 
@@ -234,7 +208,7 @@ class KafkaSource:
             return
         if lost := sorted(p for p in offsets if not self._is_assigned(consumer, p)):
             raise CommitRefusedError(f"not assigned any more: partitions {lost} of topic {self._topic}")
-        if consumer._coordinator.generation < 0:
+        if consumer.generation < 0:
             # Evicted, not rejoined: aiokafka would commit as a stranger, which an empty group even accepts.
             raise CommitRefusedError(f"group {self._group} has put us out")
         named = {self._name(p): OffsetAndMetadata(c.offset, c.metadata) for p, c in offsets.items()}

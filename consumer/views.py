@@ -85,11 +85,6 @@ class _OpenV2Batch(_OpenBatch, Protocol):
     timestamp_type: int
 
 
-class _TopicPartition(Protocol):
-    topic: str
-    partition: int
-
-
 class Skipped:
     """[start, next_offset) without one readable record: control batches, aborted or compacted ones."""
 
@@ -175,8 +170,8 @@ class BatchView:
             yield from _open(self._raw)
         except _UNREADABLE as error:
             message = (
-                f"the wire batch of {self._where} that ends before offset {self.next_offset} cannot be read ({error!r}), "
-                "though its CRC is right: its producer wrote it so, or uses a codec that is missing here"
+                f"the wire batch of {self._where} that ends before offset {self.next_offset} cannot be read "
+                f"({error!r}), though its CRC is right: its producer wrote it so, or uses a codec that is missing here"
             )
             raise SourceError(message) from error
 
@@ -186,7 +181,8 @@ Item: TypeAlias = BatchView | Skipped
 
 class WireBytes:
     """The batches in one partition's fetch answer. Stands where the fetcher has aiokafka's MemoryRecords, which hides
-    the bytes. A batch cut short at the end, as brokers leave it, is not there."""
+    the bytes. A batch cut short at the end, as brokers leave it, is not there.
+    """
 
     __slots__ = ("_end", "_position", "_view")
 
@@ -219,8 +215,10 @@ class WireBytes:
 
 
 class BatchRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no types
-    """aiokafka's PartitionRecords with a BatchView or Skipped a wire batch. `_unpack_records` follows aiokafka 0.14.0's
-    line by line; the iteration, the aborted-transactions list and the abort markers are its own."""
+    """PartitionRecords with a BatchView or Skipped a wire batch instead of a ConsumerRecord a record.
+
+    `_unpack_records` follows that of aiokafka 0.14.0; the list of aborted transactions and the markers are its own.
+    """
 
     next_fetch_offset: int
 
@@ -290,7 +288,7 @@ def _dense(raw: memoryview) -> tuple[int, int]:
 
 
 def _open(raw: memoryview) -> _OpenBatch:
-    """aiokafka's reader at the batch's beginning. Cheap: nothing is decompressed before it is iterated."""
+    """A reader of aiokafka's at the batch's beginning. Cheap: nothing is decompressed before it is iterated."""
     if len(raw) < _SMALLEST or (_magic(raw) >= _V2 and len(raw) < _V2_BYTES):
         message = f"a wire batch of {len(raw)} bytes is shorter than its header"
         raise CorruptRecordException(message)
@@ -303,4 +301,3 @@ def _open(raw: memoryview) -> _OpenBatch:
 def _open_v2(raw: memoryview) -> _OpenV2Batch:
     batch: _OpenV2Batch = DefaultRecordBatch(raw)
     return batch
-

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from consumer.ports import (
-    Committed,
     CommitRefusedError,
+    Committed,
     Fetched,
     LogRange,
     OutOfRange,
