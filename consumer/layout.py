@@ -163,8 +163,8 @@ class Agreement:
             if origin > log.high_watermark:
                 faults.append(
                     f"KAFKA_GROUP_ID: {self._terms.group}: the predecessor's offset {origin} of partition {partition}"
-                    f" is beyond the log's end {log.high_watermark}; allowed: offsets within the log (reset them, or use a"
-                    " new group)"
+                    f" is beyond the log's end {log.high_watermark}; allowed: offsets within the log (reset"
+                    " them, or use a new group)"
                 )
             origins[str(partition)] = origin
         if faults:

@@ -77,6 +77,7 @@ class Worker:
         self.upload_slots = asyncio.Semaphore(budget.upload_concurrency)
         self.head_slots = asyncio.Semaphore(HEADS)
         self.kafka_trouble: str | None = None
+        self.was_assigned = False
         self._source = source
         self._budget = budget
         self._record_format = record_format
@@ -170,6 +171,7 @@ class Worker:
             if before is not None:
                 before.abandon()
             self.partitions[number] = Partition(number, epoch=self._epoch, desk=self)
+        self.was_assigned = True
         self.report.assigned(sorted(partitions))
         self.changed()
 
