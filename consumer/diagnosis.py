@@ -68,6 +68,7 @@ _ADVICE = {
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials and AWS_ENDPOINT_URL_S3",
     "InvalidStorageClass": "check S3_STORAGE_CLASS",
     "NoSuchBucket": "create the bucket, or check S3_BUCKET and AWS_ENDPOINT_URL_S3",
+    "NoSuchKey": "the object is not there (any more)",
     "NotImplemented": "this store lacks something we need, most likely If-None-Match on PutObject: "
     "use a store with conditional puts",
     "ObjectParentIsFile": "an object lies where the key needs a folder: move it, or use another S3_PREFIX",
@@ -109,6 +110,14 @@ def diagnose(answer: ErrorAnswer, place: Place) -> StoreError:
     code = "without an error code" if answer.bare else answer.code
     message = f" ({shorten(answer.message)})" if answer.message and not answer.bare else ""
     return StoreError(failure, f"{answer.operation} {place}: HTTP {answer.status} {code}{message}; {advice}")
+
+
+def not_s3(operation: str, place: Place) -> StoreError:
+    """A success that is not S3's: a login page, a proxy, some other server. Nothing may be concluded from it."""
+    return StoreError(
+        Failure.REFUSED,
+        f"{operation} {place}: the answer is not S3's, something else answered; check AWS_ENDPOINT_URL_S3",
+    )
 
 
 def shorten(message: str) -> str:
