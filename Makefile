@@ -37,8 +37,8 @@ lock: ## compile pyproject.toml into requirements/ (LOCK_OPTIONS=--upgrade for n
 	$(COMPILE) --group kafka -o requirements/kafka.txt
 	$(COMPILE) --group s3 -o requirements/s3.txt
 
-compose-check: ## is docker-compose.yml valid? (a real Compose from PyPI, no Docker needed)
-	$(RUN) dev docker-compose config --quiet
+compose-check: ## is docker-compose.yml valid and safe? (read by a real Compose from PyPI, no Docker needed)
+	$(RUN) dev -m pytest tests/unit/test_compose.py
 
 e2e-docker: ## the whole chain in containers: build, up, scale, kill, verify, down (needs an engine)
 	$(RUN) dev -m pytest tests/e2e_docker
