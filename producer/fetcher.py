@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
+_LEAST_ATTEMPT_SECONDS = 0.5
 _BEGINNING_BYTES = 4096
 _BEGINNING_SECONDS = 0.2
 
@@ -94,7 +95,9 @@ class Fetcher:
             return pacing.backoff(state.attempt_number, self._surroundings.uniform())
 
         def stop(state: RetryCallState) -> bool:
-            return self._surroundings.monotonic() + state.upcoming_sleep >= end
+            # An attempt cut short by the budget would fail as "no answer" and hide why the one before it failed.
+            least = min(_LEAST_ATTEMPT_SECONDS, self._timeout_seconds / 4)
+            return self._surroundings.monotonic() + state.upcoming_sleep + least >= end
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryableError),

@@ -1,19 +1,18 @@
 """Hands records to Kafka and knows when they are acknowledged.
 
-Owns: the aiokafka producer, partitioning, headers, batches, the wait for broker and topic. Does not own: what is
-published (`selection`), the account of what waits (`ledger`), what a tick does meanwhile (`poller`).
+Owns: the aiokafka producer, the wait for broker and topic, acknowledgements. Does not own: what is published
+(`selection`), how it is packed (`packer`), the account of what waits (`ledger`), what a tick does meanwhile (`poller`).
 
 Invariants: a parcel's `delivery` is done when Kafka acknowledged each of its records (or the record was set aside as
-too large), never before; records of one partition go out in the order they were submitted; no topic is ever created: all
-metadata requests of aiokafka allow creation, so none of them may name our topic (the client asks for all topics,
-and `send_batch` is called only while the topic is known).
+too large), never before; records of one partition go out in the order they were submitted; no topic is ever created.
+All metadata requests of aiokafka allow creation, so none of them may name our topic: left to itself the client asks
+for all topics, and `send_batch`, which would name ours, is called only while the topic is known.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -21,14 +20,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 
+from producer.packer import RECORD_BYTES, lanes, pack
 from shared import logs
-from shared.schemas import event_id, record_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from producer.ledger import Ledger, Parcel, Record
     from producer.metrics import Metrics
+    from producer.packer import Batch
     from producer.surroundings import Surroundings
     from shared.lifecycle import Deadline
 
@@ -41,18 +41,11 @@ CLOSE_SECONDS = 3.0
 UNACKED_AGE_SECONDS = 10.0
 REMIND_SECONDS = 60.0
 BATCH_BYTES = 512 * 1024  # before compression; below the broker's default limit of 1 MiB even if nothing compresses
-RECORD_BYTES = 1_000_000  # the largest record that is tried; the same default limit, less the batch's own bytes
 METADATA_AGE_SECONDS = 30
 
 
 class PublishError(Exception):
     """Records are lost to this process: Kafka refused them for good, or the client can send no more."""
-
-
-class _Batch(Protocol):
-    def append(
-        self, *, timestamp: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
-    ) -> object | None: ...
 
 
 class _Cluster(Protocol):
@@ -72,13 +65,8 @@ class _Producer(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    def create_batch(self) -> _Batch: ...
-    async def send_batch(self, batch: _Batch, topic: str, *, partition: int) -> asyncio.Future[object]: ...
-
-
-def partition_for(key: bytes, partitions: int) -> int:
-    """The partition that every Java client's default partitioner gives this key."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+    def create_batch(self) -> Batch: ...
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[object]: ...
 
 
 class Publisher:
@@ -198,22 +186,30 @@ class Publisher:
     async def _wait_for_topic(self, producer: _Producer, partition: int = 0) -> None:
         """Until the partition is known; at once if it is. A topic is waited for and never created: see the top."""
         while partition not in self._partitions(producer):
-            self._say(
-                f"topic {self._topic} does not exist on {self.brokers} or may not be seen; "
-                "create it (or grant DESCRIBE), it is waited for"
-                if not self._partitions(producer)
-                else f"topic {self._topic} has lost its partition {partition}; it is waited for"
-            )
-            try:
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    await producer.client.force_metadata_update()
-            except TimeoutError:
-                self._say(f"{self.brokers} does not answer a metadata request")
-            if partition not in self._partitions(producer):
-                await self._surroundings.sleep(RETRY_SECONDS)
+            answered = await self._refresh(producer)
+            if partition in self._partitions(producer):
+                break
+            self._say(self._missing(producer, partition) if answered else f"{self.brokers} tells no metadata")
+            await self._surroundings.sleep(RETRY_SECONDS)
         if self._trouble is not None:
             self._trouble = None
             log.info("Kafka is ready", brokers=self.brokers, topic=self._topic)
+
+    def _missing(self, producer: _Producer, partition: int) -> str:
+        if self._partitions(producer):
+            return f"topic {self._topic} has lost its partition {partition}; it is waited for"
+        return (
+            f"topic {self._topic} does not exist on {self.brokers} or may not be seen; "
+            "create it (or grant DESCRIBE), it is waited for"
+        )
+
+    async def _refresh(self, producer: _Producer) -> bool:
+        """Whether a broker told what topics there are."""
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return bool(await producer.client.force_metadata_update())
+        except TimeoutError:
+            return False
 
     def _partitions(self, producer: _Producer) -> set[int]:
         return producer.client.cluster.partitions_for_topic(self._topic) or set()
@@ -234,51 +230,21 @@ class Publisher:
     async def _publish(self, producer: _Producer, parcel: Parcel, delivery: asyncio.Future[None]) -> None:
         """Encode and enqueue all of a parcel: a batch of each partition in turn, so that one request carries many."""
         await self._wait_for_topic(producer)
-        lanes = self._lanes(parcel.records, self._partitions(producer))
-        while lanes:
-            for partition, lane in list(lanes.items()):
-                batch, records = self._fill(producer, parcel, delivery, lane)
+        waiting = lanes(parcel.records, self._partitions(producer), self._surroundings.pick, murmur2)
+        while waiting:
+            for partition, lane in list(waiting.items()):
+                batch = producer.create_batch()
+                packed = pack(batch, lane, parcel, int(self._surroundings.wall() * 1000))
+                for record in packed.too_large:
+                    self._set_aside(parcel, delivery, record)
                 if not lane:
-                    del lanes[partition]
-                if records:
+                    del waiting[partition]
+                if packed.records:
                     acknowledgement = await self._enqueue(producer, batch, partition)
-                    acknowledgement.add_done_callback(partial(self._acknowledged, parcel, delivery, records))
+                    acknowledgement.add_done_callback(partial(self._acknowledged, parcel, delivery, packed.records))
                 await asyncio.sleep(0)  # a batch takes milliseconds to encode: let the loop turn
 
-    def _lanes(self, records: Sequence[Record], partitions: set[int]) -> dict[int, deque[Record]]:
-        """The records by partition. Those without a key go to one partition, another one for every parcel."""
-        numbers = sorted(partitions)
-        keyless = numbers[self._surroundings.pick(len(numbers))]
-        lanes: dict[int, deque[Record]] = {}
-        for record in records:
-            number = keyless if record.key is None else numbers[partition_for(record.key, len(numbers))]
-            lanes.setdefault(number, deque()).append(record)
-        return lanes
-
-    def _fill(
-        self, producer: _Producer, parcel: Parcel, delivery: asyncio.Future[None], lane: deque[Record]
-    ) -> tuple[_Batch, list[Record]]:
-        """The next batch of a lane, as many records as fit; giants are set aside, their siblings go on."""
-        batch = producer.create_batch()
-        records: list[Record] = []
-        timestamp = int(self._surroundings.wall() * 1000)
-        while lane:
-            record = lane[0]
-            if record.cost_bytes > RECORD_BYTES:
-                self._set_aside(parcel, delivery, lane.popleft())
-                continue
-            headers = record_headers(
-                event_id=event_id(parcel.source, record.key, record.value),
-                source=parcel.source,
-                time=parcel.time,
-                subject=record.key,
-            )
-            if batch.append(timestamp=timestamp, key=record.key, value=record.value, headers=headers) is None:
-                break
-            records.append(lane.popleft())
-        return batch, records
-
-    async def _enqueue(self, producer: _Producer, batch: _Batch, partition: int) -> asyncio.Future[object]:
+    async def _enqueue(self, producer: _Producer, batch: Batch, partition: int) -> asyncio.Future[object]:
         """Put a batch into the client's queue of the partition, which holds one; with the broker away this waits."""
         while True:
             await self._wait_for_topic(producer, partition)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from producer.endpoint import AUTH_ALLOWED, build_endpoint, check_key, contradiction, parse_auth, split_url
 from producer.pointer import Pointer, parse_pointer
@@ -62,6 +62,7 @@ class Settings(ServiceSettings):
     api_url: Annotated[
         str,
         AfterValidator(_url),
+        Field(repr=False),
         Shown(without_credentials),
         Allowed("http://HOST[:PORT]/PATH[?QUERY] or https://…, spaces and the like percent-encoded"),
     ]

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from producer.endpoint import build_endpoint, check_key, contradiction, parse_auth, split_url
+
+
+def endpoint(url: str, auth: str = "bearer", key: str | None = "KEY") -> tuple[str, str, dict[str, str]]:
+    built = build_endpoint(split_url(url), parse_auth(auth), key)
+    ours = {
+        name: value for name, value in built.headers.items() if name not in {"accept", "accept-encoding", "user-agent"}
+    }
+    return built.source, built.url, ours
+
+
+def test_the_three_ways_to_send_a_key() -> None:
+    url = "https://api.example:8443/v2/x?limit=5"
+    source = "https://api.example:8443/v2/x"
+    assert endpoint(url) == (source, url, {"authorization": "Bearer KEY"})
+    assert endpoint(url, "header:X-Api-Key") == (source, url, {"x-api-key": "KEY"})
+    assert endpoint(url, "query:apiKey", "K/E Y") == (source, url + "&apiKey=K%2FE%20Y", {})
+    assert endpoint("https://api.example", "query:k") == ("https://api.example/", "https://api.example/?k=KEY", {})
+    assert endpoint(url, "bearer", None) == (source, url, {})
+
+
+def test_user_info_becomes_a_header_and_leaves_the_url() -> None:
+    source, url, headers = endpoint("https://me:p%40ss@api.example/x#part", key=None)
+    assert (source, url) == ("https://api.example/x", "https://api.example/x")
+    assert headers == {"authorization": "Basic bWU6cEBzcw=="}
+
+
+def test_no_secret_shows_in_a_repr() -> None:
+    built = build_endpoint(split_url("https://me:pass-word@h/x?token=abcdef"), parse_auth("query:k"), "the-key")
+    assert not any(secret in repr(built) for secret in ("pass-word", "abcdef", "the-key"))
+    assert {"pass-word", "abcdef", "the-key", "token=abcdef"} <= set(built.secrets)
+
+
+def test_only_gzip_is_offered() -> None:
+    assert build_endpoint(split_url("http://h/"), parse_auth("none"), None).headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Bearer", "query:", "query", "header:", "header:a b", "header:Host", "none:x", "basic"]
+)
+def test_an_unknown_way_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"allowed|own"):
+        parse_auth(text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.example/x",
+        "ftp://h/",
+        "http://",
+        "http:///x",
+        "http://h:0/",
+        "http://h:99999/",
+        "http://h:x/",
+        "http://h/a b",
+        "http://h/é",
+        "http://[::1/",
+    ],
+)
+def test_what_is_no_url_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(ValueError, match="allowed: http://HOST") as caught:
+        split_url(url)
+    assert len(url) < 8 or url not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "auth", "key", "named"),
+    [
+        ("http://h/", "none", "k", "API_AUTH"),
+        ("http://h/", "query:k", None, "API_KEY"),
+        ("http://h/", "header:X-K", None, "API_KEY"),
+        ("http://u:p@h/", "bearer", "k", "API_URL"),
+        ("http://u:p@h/", "header:Authorization", "k", "API_URL"),
+        ("http://h/?k=1", "query:k", "k", "API_URL"),
+    ],
+)
+def test_contradictions_are_named(url: str, auth: str, key: str | None, named: str) -> None:
+    reason = contradiction(split_url(url), parse_auth(auth), key)
+    assert reason is not None
+    assert named in reason
+
+
+@pytest.mark.parametrize(
+    ("url", "auth", "key"),
+    [("http://h/", "bearer", None), ("http://u:p@h/", "query:k", "k"), ("http://h/", "none", None)],
+)
+def test_what_goes_together_is_accepted(url: str, auth: str, key: str | None) -> None:
+    assert contradiction(split_url(url), parse_auth(auth), key) is None
+
+
+@pytest.mark.parametrize("key", ["a\r\nX: y", "é", " secret", "a\x00"])
+def test_a_key_that_no_header_can_carry_is_refused_unquoted(key: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII") as caught:
+        check_key(key, parse_auth("bearer"))
+    assert key not in str(caught.value)
+    check_key(key, parse_auth("query:k"))

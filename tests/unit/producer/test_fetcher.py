@@ -1,0 +1,230 @@
+"""The fetcher against a server that misbehaves; real time, small deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+import pytest
+
+from producer.endpoint import build_endpoint, parse_auth, split_url
+from producer.fetcher import Fetcher, FetchError
+from producer.redactor import Redactor
+from producer.surroundings import Surroundings
+from tests.scripted_api import ScriptedApi, drip, gzipped, hang, http, reset, scripted_api
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+KEY = "CANARY-Key/77"
+LIMIT = 100_000
+
+
+def surroundings(sleep: Callable[[float], Awaitable[None]] | None = None) -> Surroundings:
+    """Real clocks; waits between attempts are as short as the jitter may make them."""
+    return Surroundings(
+        monotonic=time.monotonic,
+        wall=time.time,
+        sleep=asyncio.sleep if sleep is None else sleep,
+        uniform=lambda: 0.0,
+        pick=lambda _: 0,
+    )
+
+
+def fetcher(
+    api: ScriptedApi,
+    *,
+    auth: str = "bearer",
+    timeout_seconds: float = 5.0,
+    world: Surroundings | None = None,
+    limit: int = LIMIT,
+) -> Fetcher:
+    endpoint = build_endpoint(split_url(api.url), parse_auth(auth), KEY)
+    return Fetcher(
+        endpoint,
+        redactor=Redactor(endpoint.secrets),
+        surroundings=world or surroundings(),
+        timeout_seconds=timeout_seconds,
+        max_body_bytes=limit,
+    )
+
+
+async def failure(api: ScriptedApi, budget_seconds: float = 5.0, **options: object) -> FetchError:
+    async with fetcher(api, **options) as source:  # type: ignore[arg-type]
+        with pytest.raises(FetchError) as caught:
+            await source.fetch(budget_seconds)
+    assert KEY not in str(caught.value)
+    return caught.value
+
+
+async def test_a_body_comes_as_it_is_plain_or_gzipped() -> None:
+    async with scripted_api(http(b'[{"a":1}]'), gzipped(b'[{"a":2}]')) as api, fetcher(api) as source:
+        first, second = await source.fetch(5), await source.fetch(5)
+    assert (bytes(first.body or b""), bytes(second.body or b"")) == (b'[{"a":1}]', b'[{"a":2}]')
+    assert api.requests[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "value"),
+    [("bearer", "authorization", f"Bearer {KEY}"), ("header:X-Api-Key", "x-api-key", KEY)],
+)
+async def test_the_key_goes_where_it_is_wanted(auth: str, name: str, value: str) -> None:
+    async with scripted_api(http()) as api, fetcher(api, auth=auth) as source:
+        await source.fetch(5)
+    assert api.requests[0].headers[name] == value
+    assert api.requests[0].target == "/quotes"
+
+
+async def test_a_key_in_the_query_is_encoded_and_leaves_no_trace_elsewhere() -> None:
+    async with scripted_api(http()) as api, fetcher(api, auth="query:apiKey") as source:
+        await source.fetch(5)
+    assert api.requests[0].target == "/quotes?apiKey=CANARY-Key%2F77"
+    assert not any("CANARY" in value for value in api.requests[0].headers.values())
+
+
+@pytest.mark.parametrize("fault", [http(status="500 Oops"), http(status="408 Slow"), http(status="425 Early"), reset])
+async def test_a_fault_that_passes_is_retried_within_the_tick(
+    fault: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]],
+) -> None:
+    async with scripted_api(fault, fault, http(b"[1]")) as api, fetcher(api) as source:
+        assert bytes((await source.fetch(5)).body or b"") == b"[1]"
+    assert len(api.requests) == 3
+
+
+async def test_a_body_cut_short_is_retried() -> None:
+    async with scripted_api(http(b"[1", length=50), http(b"[1]")) as api, fetcher(api) as source:
+        assert bytes((await source.fetch(5)).body or b"") == b"[1]"
+    assert len(api.requests) == 2
+
+
+async def test_a_fault_that_lasts_ends_with_the_budget_and_says_the_last_one() -> None:
+    async with scripted_api(http(b"broken", status="502 Bad Gateway")) as api:
+        world = Surroundings(
+            monotonic=time.monotonic, wall=time.time, sleep=asyncio.sleep, uniform=lambda: 0.2, pick=lambda _: 0
+        )
+        began = time.monotonic()
+        error = await failure(api, budget_seconds=0.7, world=world)
+    assert time.monotonic() - began < 0.8
+    assert len(api.requests) >= 2
+    assert (error.outcome, error.reason) == ("unreachable", "HTTP 502; it sent: broken")
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "401 No", "403 No", "404 Gone", "410 Gone"])
+async def test_other_client_errors_are_not_retried(status: str) -> None:
+    async with scripted_api(http(b'{"error":"bad key CANARY-Key/77"}', status=status)) as api:
+        error = await failure(api)
+    assert len(api.requests) == 1
+    assert error.outcome == "refused"
+    assert error.reason.startswith(f"HTTP {status[:3]}")
+    assert "bad key ***" in error.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "expected"),
+    [
+        ("429 Too Many", "Retry-After: 7", 7.0),
+        ("429 Too Many", "X: y", 60.0),
+        ("429 Too Many", "Retry-After: 99999999", 900.0),
+        ("503 Unavailable", "Retry-After: 7", 7.0),
+        ("503 Unavailable", "date", 30.0),
+    ],
+)
+async def test_told_to_wait_it_does_not_ask_again(status: str, header: str, expected: float) -> None:
+    if header == "date":
+        header = f"Retry-After: {formatdate(time.time() + 30, usegmt=True)}"
+    async with scripted_api(http(b"slow down", status=status, headers=[header])) as api:
+        error = await failure(api)
+    assert len(api.requests) == 1
+    assert error.outcome == "throttled"
+    assert expected - 2 <= error.wait_seconds <= expected
+
+
+async def test_a_429_whose_body_never_ends_is_still_a_429() -> None:
+    async def dangle(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 429 Too Many\r\nRetry-After: 9\r\nContent-Length: 10\r\n\r\n")
+        await writer.drain()
+        await hang(writer)
+
+    async with scripted_api(dangle) as api:
+        error = await failure(api, timeout_seconds=0.5)
+    assert (error.outcome, error.wait_seconds) == ("throttled", 9.0)
+
+
+async def test_a_redirect_is_not_followed_and_names_the_other_host() -> None:
+    location = "Location: https://evil.example/x?apiKey=CANARY-Key%2F77"
+    async with scripted_api(http(status="302 Found", headers=[location])) as api:
+        error = await failure(api)
+    assert len(api.requests) == 1
+    assert "evil.example" in error.reason
+    assert "apiKey" not in error.reason
+
+
+@pytest.mark.parametrize("bomb", [bytes(64 << 20), b"[" + b"{}," * 5_000_000 + b"{}]", gzip.compress(bytes(1 << 20))])
+async def test_a_bomb_is_refused_at_the_cap(bomb: bytes) -> None:
+    wire = http(gzip.compress(bomb, 1), headers=["Content-Encoding: gzip"])
+    async with scripted_api(wire) as api:
+        error = await failure(api, limit=1000)
+    assert error.outcome == "unusable"
+    assert "API_MAX_BODY_BYTES (1000)" in error.reason
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip"])
+async def test_a_coding_that_was_not_offered_is_refused(coding: str) -> None:
+    async with scripted_api(http(b"x", headers=[f"Content-Encoding: {coding}"])) as api:
+        error = await failure(api)
+    assert "only gzip is" in error.reason
+    assert coding in error.reason
+
+
+async def test_a_drip_ends_with_the_attempts_deadline() -> None:
+    async with scripted_api(drip(b"[1,2,3]", every_seconds=0.05)) as api:
+        began = time.monotonic()
+        error = await failure(api, budget_seconds=0.4, timeout_seconds=0.3)
+    assert time.monotonic() - began < 0.6
+    assert error.outcome == "unreachable"
+    assert "no complete answer within" in error.reason
+
+
+async def test_a_server_that_hangs_costs_one_attempt_and_the_next_works() -> None:
+    async with scripted_api(hang, http(b"[]")) as api, fetcher(api, timeout_seconds=0.2) as source:
+        assert bytes((await source.fetch(5)).body or b"") == b"[]"
+
+
+async def test_nobody_listening_is_said() -> None:
+    async with scripted_api(http()) as api:
+        pass
+    error = await failure(api, budget_seconds=0.2)
+    assert error.outcome == "unreachable"
+    assert "ConnectError" in error.reason
+
+
+async def test_no_content_is_no_body() -> None:
+    answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    async with scripted_api(answer) as api, fetcher(api) as source:
+        assert (await source.fetch(5)).body is None
+
+
+async def test_cancelling_ends_a_backoff_at_once() -> None:
+    waiting = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async with scripted_api(http(status="500 Oops")) as api, fetcher(api, world=surroundings(sleep)) as source:
+        task = asyncio.create_task(source.fetch(60))
+        await asyncio.wait_for(waiting.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 1)
+
+
+async def test_check_asks_once_only() -> None:
+    async with scripted_api(http(status="500 Oops")) as api, fetcher(api) as source:
+        with pytest.raises(FetchError):
+            await source.fetch_once()
+    assert len(api.requests) == 1

@@ -1,0 +1,130 @@
+"""Every producer setting with values that are refused, and what the fault line says. See test_shared_* for the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from producer.pointer import parse_pointer
+from producer.selection import Select
+from producer.settings import Settings
+from shared.settings import PRODUCER_VARIABLES, SHARED_VARIABLES, SettingsError, effective, load, variables_of
+
+GOOD = {"API_URL": "https://api.example/v2/quotes"}
+CANARY = "CANARY-8f3a1c"
+
+BAD = [
+    ("API_URL", "", "not set; allowed: http://HOST[:PORT]/PATH[?QUERY]"),
+    ("API_URL", "api.example", "is not allowed; allowed: http://HOST"),
+    ("API_URL", f"ftp://me:{CANARY}@h/?k={CANARY}", "'ftp://h/' is not allowed; allowed: http://HOST"),
+    ("API_URL", f"http://h/a b?k={CANARY}", "allowed: http://HOST"),
+    ("API_URL", f"http://h:port/?k={CANARY}", "allowed: http://HOST"),
+    ("API_KEY", f"{CANARY}\nX: y", "'********' is not allowed with API_AUTH='bearer'; allowed: a key sent in a header"),
+    ("API_AUTH", "basic", "'basic' is not allowed; allowed: bearer, query:NAME, header:NAME, none"),
+    ("API_AUTH", "query:", "allowed: bearer, query:NAME"),
+    ("API_AUTH", "header:Host", "allowed: bearer, query:NAME"),
+    ("API_RECORDS_POINTER", "tickers", "'tickers' is not allowed; allowed: unset for the root, or a JSON pointer"),
+    ("API_RECORDS_POINTER", "/a~", "a JSON pointer"),
+    ("API_TIMEOUT_SECONDS", "0", "'0' is not allowed; allowed: a number of seconds above 0"),
+    ("API_TIMEOUT_SECONDS", "inf", "a number of seconds"),
+    ("API_TIMEOUT_SECONDS", "nan", "a number of seconds"),
+    ("API_TIMEOUT_SECONDS", "ten", "a number of seconds"),
+    ("API_MAX_BODY_BYTES", "0", "a whole number from 1"),
+    ("API_MAX_BODY_BYTES", "64M", "a whole number from 1"),
+    ("API_MAX_RECORDS", "-1", "a whole number from 1"),
+    ("API_RATE_LIMIT_PER_MINUTE", "5", "'5' is not allowed; allowed: unset, the rate limit is not available in this"),
+    ("PUBLISH_MAX_UNACKED_BYTES", "1.5", "a whole number from 1"),
+    ("POLL_INTERVAL_SECONDS", "0", "a number of seconds"),
+    ("POLL_INTERVAL_SECONDS", "-2", "a number of seconds"),
+    ("SELECT", "changed", "'changed' is not allowed; allowed: random, all; changed is not available in this version"),
+    ("SELECT", "some", "'some' is not allowed; allowed: random, all"),
+    ("RECORD_KEY_POINTER", "symbol", "'symbol' is not allowed; allowed: none for no keys, or a JSON pointer"),
+]
+
+
+def test_every_producer_setting_has_a_bad_value_below() -> None:
+    assert {name for name, _, _ in BAD} == set(PRODUCER_VARIABLES)
+
+
+@pytest.mark.parametrize(("name", "value", "said"), BAD)
+def test_a_bad_value_is_one_line_that_names_it_and_what_is_allowed(name: str, value: str, said: str) -> None:
+    environ = {**GOOD, name: value}
+    if name == "API_KEY":
+        environ["API_AUTH"] = "bearer"
+    with pytest.raises(SettingsError) as caught:
+        load(Settings, environ)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{name}: ")
+    assert said in fault
+    assert "\n" not in fault
+    assert CANARY not in fault
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"API_KEY": CANARY, "API_AUTH": "none"}, "API_AUTH"),
+        ({"API_AUTH": "query:apiKey"}, "API_AUTH"),
+        ({"API_AUTH": "header:X-Key"}, "API_AUTH"),
+        ({"API_URL": f"https://me:{CANARY}@h/", "API_KEY": CANARY}, "API_URL"),
+        ({"API_URL": f"https://h/?apiKey={CANARY}", "API_KEY": CANARY, "API_AUTH": "query:apiKey"}, "API_AUTH"),
+        ({"KAFKA_SASL_PASSWORD": CANARY}, "KAFKA_SASL_PASSWORD"),
+    ],
+)
+def test_contradictions_are_one_line_without_secrets(environ: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Settings, {**GOOD, **environ})
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{named}: ")
+    assert CANARY not in fault
+
+
+def test_contradictions_wait_until_every_field_is_right() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Settings, {**GOOD, "API_KEY": "k", "API_AUTH": "none", "API_MAX_RECORDS": "x", "SELECT": "y"})
+    assert sorted(fault.split(":")[0] for fault in caught.value.faults) == ["API_MAX_RECORDS", "SELECT"]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = load(Settings, {**GOOD, **dict.fromkeys(("API_KEY", "SELECT", "API_RATE_LIMIT_PER_MINUTE"), "")})
+    assert settings.api_auth == "bearer"
+    assert settings.records_pointer.text == ""
+    assert settings.api_timeout_seconds == 10.0
+    assert (settings.api_max_body_bytes, settings.api_max_records) == (67_108_864, 100_000)
+    assert settings.publish_max_unacked_bytes == 67_108_864
+    assert settings.poll_interval_seconds == 2.0
+    assert settings.select_mode is Select.RANDOM
+    assert settings.key_pointer is not None
+    assert settings.key_pointer.text == "/symbol"
+
+
+def test_values_are_taken_in_any_case() -> None:
+    settings = load(
+        Settings, {**GOOD, "SELECT": "ALL", "RECORD_KEY_POINTER": "None", "API_AUTH": "Header:X-K", "API_KEY": "k"}
+    )
+    assert settings.select_mode is Select.ALL
+    assert settings.key_pointer is None
+    assert settings.endpoint.headers["x-k"] == "k"
+    assert settings.records_pointer.names == parse_pointer("").names
+
+
+def test_the_start_up_line_has_every_setting_and_no_secret() -> None:
+    environ = {
+        "API_URL": f"https://me:{CANARY}@h:8443/x?token={CANARY}#f",
+        "API_KEY": CANARY,
+        "API_AUTH": "query:k",
+        "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA_SASL_MECHANISM": "PLAIN",
+        "KAFKA_SASL_USERNAME": "u",
+        "KAFKA_SASL_PASSWORD": CANARY + "2",
+    }
+    settings = load(Settings, environ)
+    shown = effective(settings)
+    assert CANARY not in repr(shown)
+    assert CANARY not in repr(settings)
+    assert shown["API_URL"] == "https://h:8443/x"
+    assert {CANARY, CANARY + "2"} <= set(settings.secrets)
+
+
+def test_every_variable_of_the_producer_is_a_field() -> None:
+    ours = {name for key, field in Settings.model_fields.items() for name in variables_of(key, field)}
+    assert ours == {*SHARED_VARIABLES, *PRODUCER_VARIABLES}
