@@ -1,6 +1,7 @@
 """`python -m consumer`, `… check`, `… verify`: the command line, and nothing else.
 
-Exit codes: 0 = stopped as asked (check, verify: all well), 1 = crashed, gave up or found a fault, 2 = settings or layout.
+Exit codes: 0 = stopped as asked (check, verify: all well), 1 = crashed, gave up or found a
+fault, 2 = settings or layout.
 """
 
 from __future__ import annotations

@@ -51,10 +51,13 @@ async def until_answered(
         if isinstance(error, StoreError | SourceError):
             on_failure(error)
 
+    async def asking() -> T:  # tenacity awaits only what it sees to be a coroutine function
+        return await ask()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((StoreError, SourceError)), wait=_by_class, before_sleep=tell, reraise=True
     )
-    return await retrying(ask)
+    return await retrying(asking)
 
 
 def _by_class(state: RetryCallState) -> float:

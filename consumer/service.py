@@ -2,8 +2,9 @@
 
 Owns: the composition and the order of start and stop. Does not own: any part's work.
 
-Start: side-port, S3 client, Kafka client, the agreement on the layout, then the group. Services may come up in any order:
-whatever is away is waited for, readiness red. Stop: no more polls, put and commit what is open, leave the group, close.
+Start: side-port, S3 client, Kafka client, the agreement on the layout, then the group. Services may come up in any
+order: whatever is away is waited for, readiness red. Stop: no more polls, put and commit what is open, leave the group,
+close.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Service:
         async with AsyncExitStack() as closing:
             signals = closing.enter_context(StopSignals())
             side_port = SidePort(
-                settings.http_host, settings.http_port, "ticklake consumer", self._probe, self._report.registry
+                settings.http_host, settings.http_port, "consumer", self._probe, self._report.registry
             )
             await side_port.start()
             closing.push_async_callback(side_port.stop)
@@ -79,7 +80,8 @@ class Service:
             try:
                 return await self._consume(signals, closing)
             except* GaveUpError as group:
-                log.error("Gave up", reason="; ".join(str(error) for error in group.exceptions))
+                reason = "; ".join(str(error) for error in group.exceptions)
+                log.error("Gave up", reason=reason)  # noqa: TRY400 -- no fault of the code: a trace would say nothing
             return EXIT_CRASHED
 
     async def _consume(self, signals: StopSignals, closing: AsyncExitStack) -> int:
