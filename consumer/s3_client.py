@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+USER_AGENT = "ticklake"
 CONNECT_TIMEOUT_SECONDS = 10
 RENEWAL_SECONDS = 30.0
 # Heads, listings and readings go beside the puts.
@@ -164,7 +165,9 @@ async def open_client(options: ClientOptions) -> AsyncIterator[S3Client]:
         read_timeout=options.timeout_seconds,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        # Both for speed: what we send is typed here, and the SDK's own user agent is put together for each request.
         parameter_validation=False,
+        user_agent=USER_AGENT,
     )
     async with session.client("s3", endpoint_url=options.endpoint_url, config=config) as client:
         cast("_Meta", client.meta).events.register("before-send.s3.PutObject", _expect_only_when_large)
