@@ -210,8 +210,8 @@ class WireBytes:
         if len(self._view) - self._position < _OVERHEAD:
             return None
         (length,) = _LENGTH.unpack_from(self._view, self._position + _LENGTH_AT)
-        end: int = self._position + _OVERHEAD + length
-        return end if length < 0 or end <= len(self._view) else None  # a negative length is refused when it is opened
+        end: int = self._position + _OVERHEAD + max(length, 0)  # a negative length is refused when it is opened
+        return end if end <= len(self._view) else None
 
 
 class BatchRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no types
