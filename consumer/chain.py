@@ -132,6 +132,7 @@ class Chain:
     failure: Failure | None = None
     retry: Retry | None = None
     stall: Stall | None = None
+    waiting: str | None = None  # why it is asked again later
     due: float | None = None
     log: LogRange | None = None
     unsigned: int | None = None
@@ -309,7 +310,11 @@ class _Turn:
             )
         elif not self.chain.loss_waited:
             # Another writer may still put at `end` with the record that was there: wait until none can.
-            self._wait(self.rules.loss_wait_seconds)
+            self._wait(
+                self.rules.loss_wait_seconds,
+                f"the chain ends at {end}, the log starts at {log.start}: going on without the lost offsets once no"
+                " other writer can still be there",
+            )
             self._set(loss_waited=True)
         else:
             self._start(end, lost=log.start - end)
@@ -318,7 +323,10 @@ class _Turn:
         since = self.now if self.chain.above_since is None else self.chain.above_since
         self._set(above_since=since)
         if self.now - since < ABOVE_LOG_SECONDS:
-            self._wait(ABOVE_LOG_ASK_SECONDS)
+            self._wait(
+                ABOVE_LOG_ASK_SECONDS,
+                f"the chain ends at {end}, the log at {log.high_watermark}: a new leader may lag, asking again",
+            )
             return
         self._stall(
             f"the chain ends at {end}, the log at {log.high_watermark}: the topic was truncated or created anew; start"
@@ -326,8 +334,8 @@ class _Turn:
         )
         self._set(due=None)  # new records would take offsets that the chain holds already: no growth heals this
 
-    def _wait(self, seconds: float) -> None:
-        self._set(phase=Phase.WAITING, due=self.now + seconds)
+    def _wait(self, seconds: float, reason: str) -> None:
+        self._set(phase=Phase.WAITING, due=self.now + seconds, waiting=reason)
 
     def _start(self, end: int, *, lost: int = 0) -> None:
         stall = self.chain.stall
@@ -339,6 +347,7 @@ class _Turn:
             full=False,
             held=(),
             stall=stall if stall and stall.key else None,  # an object in the way is gone only when the probe says so
+            waiting=None,
             due=None,
             above_since=None,
             loss_waited=False,
@@ -553,6 +562,7 @@ class _Turn:
             phase=Phase.STALLED,
             stall=Stall(reason=reason, key=key, since=since),
             batch=_NO_BATCH,
+            waiting=None,
             due=self.now + STALL_LOOK_SECONDS,
         )
         self._do(Stalled(reason=reason, key=key))

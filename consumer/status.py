@@ -63,6 +63,8 @@ class ConsumerProbe:
         if stall is not None:
             where = f", key {stall.key}" if stall.key else ""
             return [f"partition {number} stalled for {self._since(stall.since)}{where}: {stall.reason}"]
+        if partition.chain.waiting is not None:
+            return [f"partition {number} waits: {partition.chain.waiting}"]
         if retry is not None:
             return [f"partition {number} retrying for {self._since(retry.since)}: {retry.reason}"]
         return []
