@@ -53,6 +53,7 @@ from consumer.events import (
     Stalled,
     Tick,
     Unsigned,
+    Waiting,
 )
 from consumer.ports import Failure, OutOfRange, PutAnswer
 from shared.schemas import ObjectMetadata, SchemaError, signer
@@ -336,6 +337,7 @@ class _Turn:
 
     def _wait(self, seconds: float, reason: str) -> None:
         self._set(phase=Phase.WAITING, due=self.now + seconds, waiting=reason)
+        self._do(Waiting(reason=reason))
 
     def _start(self, end: int, *, lost: int = 0) -> None:
         stall = self.chain.stall

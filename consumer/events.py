@@ -216,6 +216,13 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Report: the partition cannot go on yet and asks again later."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unsigned:
     """Report: the group's offset was nobody's signature and is ignored; the chain's end in the bucket counts."""
 
@@ -241,6 +248,7 @@ Action: TypeAlias = (
     | Drop
     | Linked
     | Stalled
+    | Waiting
     | Unsigned
     | Drained
 )

@@ -161,6 +161,8 @@ class Partition:
                 self._report_linked(action)
             case events.Stalled():
                 desk.report.stalled(self.number, action)
+            case events.Waiting(reason=reason):
+                desk.report.waiting(self.number, reason)
             case events.Unsigned(committed=committed, recovered=recovered):
                 desk.report.unsigned(self.number, committed, recovered)
             case events.Drained():

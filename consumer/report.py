@@ -142,6 +142,9 @@ class Report:
         with suppress(KeyError):  # never set: nothing to take back
             self._stalled_since.remove(str(partition))
 
+    def waiting(self, partition: int, reason: str) -> None:
+        log.warning("Waiting", partition=partition, reason=reason)
+
     def unsigned(self, partition: int, committed: int, recovered: int) -> None:
         log.warning(
             "Unsigned offset ignored",
