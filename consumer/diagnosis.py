@@ -66,6 +66,7 @@ _ADVICE = {
     "AccessControlListNotSupported": "the bucket takes no ACLs: unset S3_ACL",
     "AllAccessDisabled": "the account or bucket is blocked: ask its owner",
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials and AWS_ENDPOINT_URL_S3",
+    "XAdminUserNotFound": "the store does not know this access key: check the credentials",  # versitygw, with a 404
     "InvalidStorageClass": "check S3_STORAGE_CLASS",
     "NoSuchBucket": "create the bucket, or check S3_BUCKET and AWS_ENDPOINT_URL_S3",
     "NoSuchKey": "the object is not there (any more)",
@@ -177,6 +178,6 @@ def _by_status(answer: ErrorAnswer) -> tuple[Failure, str]:
         return Failure.UNAVAILABLE, "the store is busy or failing"
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return Failure.REFUSED, f"grant {_PERMISSION[answer.operation]} (bucket policy, role, KMS key)"
-    if status == HTTPStatus.NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND and answer.bare:
         return Failure.REFUSED, _ADVICE["NoSuchBucket"]
     return Failure.REFUSED, "the store will not take this request: check the S3_ settings and the bucket"

@@ -6,8 +6,9 @@ answer means to the chain, the client's settings, life and exceptions (`s3_clien
 Invariants: a put never overwrites; CREATED and EXISTS are said only when S3 said so (a success without an ETag is
 somebody else's page); no call outlasts its deadline; every exception of the client leaves as a StoreError.
 
-A HEAD has no body, so its 404 cannot tell a missing bucket from a missing key. It counts as absent: in a missing
-bucket every key is. The put, get or listing that follows names the bucket (NoSuchBucket, refused).
+A HEAD has no body, so its 404 cannot tell a missing bucket (or, on versitygw, an access key that the store does not
+know) from a missing key. It counts as absent. That is safe, because nothing follows from absence but a conditional put,
+and put, get and listing name the cause and are refused.
 
 aiohttp re-sends a put once by itself when a connection drops, so the answer to one's own first put may be EXISTS.
 The caller tells by the metadata whose object it is.
