@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import cramjam
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
@@ -27,9 +27,14 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from consumer.ports import Record, SourceError
+from consumer.record_bytes import read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from consumer.ports import Headers
+
+T = TypeVar("T")
 
 NO_TIMESTAMP: Final = -1
 
@@ -60,11 +65,16 @@ _UNREADABLE: Final = (
 class _WireRecord(Protocol):
     """aiokafka's record, of either format."""
 
-    offset: int
-    timestamp: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int | None: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
 
 
 class _OpenBatch(Protocol):
@@ -81,6 +91,8 @@ class _OpenBatch(Protocol):
 
 class _OpenV2Batch(_OpenBatch, Protocol):
     base_offset: int
+    compression_type: int
+    first_timestamp: int
     max_timestamp: int
     timestamp_type: int
 
@@ -102,7 +114,17 @@ class BatchView:
     does not rule out. Every answer is worked out when asked for, so asking belongs into a worker thread.
     """
 
-    __slots__ = ("_offsets", "_raw", "_records", "_values", "_where", "max_timestamp", "next_offset", "start")
+    __slots__ = (
+        "_offsets",
+        "_raw",
+        "_records",
+        "_timestamps",
+        "_values",
+        "_where",
+        "max_timestamp",
+        "next_offset",
+        "start",
+    )
 
     def __init__(self, *, where: str, raw: memoryview, start: int, next_offset: int, max_timestamp: int) -> None:
         self.start = start
@@ -113,6 +135,7 @@ class BatchView:
         self._values: Sequence[bytes | None] | None = None
         self._offsets: Sequence[int] | None = None
         self._records: Sequence[_WireRecord] | None = None
+        self._timestamps: Sequence[int] | None = None
 
     @property
     def values(self) -> Sequence[bytes | None]:
@@ -129,16 +152,21 @@ class BatchView:
     @property
     def timestamps(self) -> Sequence[int]:
         """Costs reading the batch once more; `max_timestamp` costs nothing."""
-        count = len(self.offsets)
-        if _magic(self._raw) >= _V2 and _open_v2(self._raw).timestamp_type:  # LogAppendTime: one for all
-            return [self.max_timestamp] * count
-        return [NO_TIMESTAMP if record.timestamp is None else record.timestamp for record in self._whole()]
+        if self._timestamps is None:
+            if _magic(self._raw) >= _V2 and _open_v2(self._raw).timestamp_type:  # LogAppendTime: one for all
+                self._timestamps = [self.max_timestamp] * len(self.offsets)
+            elif self._records is not None:
+                self._timestamps = [_stamp(record) for record in self._records]
+            else:
+                start = self.start
+                self._timestamps = self._reading(lambda rs: [_stamp(r) for r in rs if r.offset >= start])
+        return self._timestamps
 
     def record(self, index: int) -> Record:
         record = self._whole()[index]
         return Record(
             offset=record.offset,
-            timestamp=NO_TIMESTAMP if record.timestamp is None else record.timestamp,
+            timestamp=_stamp(record),
             key=record.key,
             value=record.value,
             headers=tuple(record.headers),
@@ -149,7 +177,7 @@ class BatchView:
         if count:
             # Dense: the offsets follow from the header, and no record object outlives its value.
             first = max(self.start - base, 0)
-            values = [record.value for record in self._opened()]
+            values = self._reading(lambda records: [record.value for record in records])
             self._offsets = range(base + first, self.next_offset)
             self._values = values[first:] if first else values
             return
@@ -161,13 +189,17 @@ class BatchView:
 
     def _whole(self) -> Sequence[_WireRecord]:
         if self._records is None:
-            self._records = [record for record in self._opened() if record.offset >= self.start]
+            start = self.start
+            self._records = self._reading(lambda records: [r for r in records if r.offset >= start])
         return self._records
 
-    def _opened(self) -> Iterator[_WireRecord]:
-        """The records from the batch's bytes, whatever goes wrong as a SourceError."""
+    def _reading(self, pick: Callable[[Iterable[_WireRecord]], T]) -> T:
+        """What `pick` makes of the batch's records; whatever goes wrong in reading them is a SourceError."""
         try:
-            yield from _open(self._raw)
+            try:
+                return pick(_open(self._raw))
+            except UnicodeDecodeError:  # a header's name; aiokafka reads it whether it is asked for or not
+                return pick(_read_slowly(self._raw))
         except _UNREADABLE as error:
             message = (
                 f"the wire batch of {self._where} that ends before offset {self.next_offset} cannot be read "
@@ -301,3 +333,19 @@ def _open(raw: memoryview) -> _OpenBatch:
 def _open_v2(raw: memoryview) -> _OpenV2Batch:
     batch: _OpenV2Batch = DefaultRecordBatch(raw)
     return batch
+
+
+def _read_slowly(raw: memoryview) -> Iterable[_WireRecord]:
+    batch = _open_v2(raw)
+    return read_records(
+        bytes(raw[_V2_BYTES:]),
+        codec=batch.compression_type,
+        count=_count(raw),
+        base_offset=batch.base_offset,
+        first_timestamp=batch.first_timestamp,
+        append_time=batch.max_timestamp if batch.timestamp_type else None,
+    )
+
+
+def _stamp(record: _WireRecord) -> int:
+    return NO_TIMESTAMP if record.timestamp is None else record.timestamp

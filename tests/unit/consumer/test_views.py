@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -216,6 +217,31 @@ def test_what_is_unreadable_under_a_right_crc_is_named() -> None:
     for ask in (lambda: view.values, lambda: view.offsets, lambda: view.timestamps, lambda: view.record(0)):
         with pytest.raises(SourceError, match="partition 3 of topic quotes that ends before offset 2 cannot be read"):
             ask()
+
+
+@pytest.mark.parametrize("attributes", [0, LOG_APPEND_TIME])
+@pytest.mark.parametrize("codec", [0, 1, 2, 3, 4])
+def test_a_header_name_that_is_not_utf_8_keeps_nothing_out(codec: int, attributes: int) -> None:
+    headers: list[tuple[str, bytes | None]] = [("n~me", b"1"), ("none", None)]
+    plain = Wire(7, 30, [0, *range(2, 30)], attributes=attributes, headers=headers).encoded()
+    expected = flat(read(plain, 11))
+    body = plain[61:].replace(b"n~me", b"n\xe4me")
+    compress = {0: bytes, 1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}[codec]
+    raw = bytearray(plain[:61] + compress(body))
+    struct.pack_into(">i", raw, 8, len(raw) - 12)
+    struct.pack_into(">h", raw, ATTRIBUTES_AT, attributes | codec)
+    found = flat(read(sealed(raw), 11))
+    assert all(r.headers == (("n\\xe4me", b"1"), ("none", None)) for r in found)
+    assert [replace(r, headers=()) for r in found] == [replace(r, headers=()) for r in expected]
+
+
+def test_the_slow_reading_notices_what_does_not_add_up() -> None:
+    raw = bytearray(Wire(0, 2, [0, 1], headers=[("n~me", b"1")]).encoded().replace(b"n~me", b"n\xe4me"))
+    raw[61] ^= 0x08  # the first record's length
+    (view,) = read(sealed(raw))
+    assert isinstance(view, BatchView)
+    with pytest.raises(SourceError, match="cannot be read"):
+        _ = view.values
 
 
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
