@@ -26,7 +26,9 @@ Settings are environment variables: see .env.example.
 
 async def _run(command: str) -> int:
     settings = load(Settings, os.environ)
-    logs.configure(settings.log_level, settings.log_format, "producer")
+    # The answer of `check` is its lines on stdout; what the libraries say meanwhile goes elsewhere.
+    stream = sys.stderr if command == "check" else None
+    logs.configure(settings.log_level, settings.log_format, "producer", stream)
     for warning in settings.warnings:
         logs.get_logger(__name__).warning("Odd setting", reason=warning)
     surroundings = real_surroundings()

@@ -44,7 +44,7 @@ class Parcel:
 class _Entry:
     since: float
     records: int
-    size_bytes: int
+    acknowledged: int = 0
 
 
 @dataclass(slots=True)
@@ -58,22 +58,22 @@ class Ledger:
     def take(self, parcel: Parcel, now: float) -> None:
         """A parcel was handed in."""
         size = sum(record.cost_bytes for record in parcel.records)
-        self._entries[parcel] = _Entry(since=now, records=len(parcel.records), size_bytes=size)
+        self._entries[parcel] = _Entry(since=now, records=len(parcel.records))
         self.unacked_records += len(parcel.records)
         self.unacked_bytes += size
 
-    def settle(self, parcel: Parcel, records: Sequence[Record]) -> bool:
-        """These records of the parcel are acknowledged or set aside; True when they were its last."""
+    def settle(self, parcel: Parcel, records: Sequence[Record], *, acknowledged: bool = True) -> int | None:
+        """These records are acknowledged or else set aside. After a parcel's last: how many were acknowledged."""
         entry = self._entries[parcel]
         size = sum(record.cost_bytes for record in records)
         entry.records -= len(records)
-        entry.size_bytes -= size
+        entry.acknowledged += len(records) if acknowledged else 0
         self.unacked_records -= len(records)
         self.unacked_bytes -= size
         if entry.records:
-            return False
+            return None
         del self._entries[parcel]
-        return True
+        return entry.acknowledged
 
     def oldest_seconds(self, now: float) -> float:
         """How long the oldest parcel has waited; 0 when nothing waits. Parcels are kept in the order of arrival."""

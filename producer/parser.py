@@ -151,12 +151,17 @@ def _refuse_api_error(root: msgspec.Raw) -> None:
     except (msgspec.ValidationError, UnicodeDecodeError):  # not an object: nothing to say
         return
     status = bytes(members.get("status", b""))
-    if _is_bad_status(status) or any(bytes(members.get(name, b"null")) not in _EMPTY for name in ("error", "message")):
+    if _is_bad_status(status) or any(not _is_empty(members.get(name)) for name in ("error", "message")):
         parts = [
             f"{name}: ".encode() + bytes(members[name]) for name in ("status", "error", "message") if name in members
         ]
         reason = "the API answered with an error"
         raise ApiError(reason, b", ".join(parts))
+
+
+def _is_empty(value: msgspec.Raw | None) -> bool:
+    """Whether a member says nothing: absent, null, false, zero or empty, as in `{"error": [ ], "result": …}`."""
+    return value is None or b"".join(bytes(value)[:_FIRST_BYTES].split()) in _EMPTY
 
 
 def _is_bad_status(literal: bytes) -> bool:

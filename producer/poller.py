@@ -10,6 +10,7 @@ much waits; a tick that fails costs nothing but itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from producer import pacing
@@ -51,8 +52,8 @@ class Source(Protocol):
 class Outlet(Protocol):
     """Where records go."""
 
-    def submit(self, parcel: Parcel) -> asyncio.Future[None]:
-        """Take them; done when all are acknowledged."""
+    def submit(self, parcel: Parcel) -> asyncio.Future[int]:
+        """Take them; done, with the number acknowledged, when each is acknowledged or set aside."""
         ...
 
 
@@ -131,8 +132,8 @@ class Poller:
                 self._expected = now + self._plan.budget_seconds
                 await self._run_tick()
 
-    async def tick(self) -> asyncio.Future[None]:
-        """One poll; the future is done when everything selected is acknowledged. Raises FetchError."""
+    async def tick(self) -> asyncio.Future[int]:
+        """One poll; the future is the outlet's for everything selected. Raises FetchError."""
         fetched = await self._source.fetch(self._plan.budget_seconds)
         try:
             parsed = self._parse(fetched)
@@ -146,7 +147,7 @@ class Poller:
         parcel = Parcel(source=self._plan.source, time=rfc3339(fetched.arrived_wall), records=records)
         delivery = self._outlet.submit(parcel)
         if records:
-            delivery.add_done_callback(lambda done: self._report_sent(done, fetched, records))
+            delivery.add_done_callback(partial(self._report_sent, fetched.arrived_monotonic, records[0]))
         self.last_records = len(records)
         return delivery
 
@@ -228,13 +229,12 @@ class Poller:
                 hint="check RECORD_KEY_POINTER, or set it to none",
             )
 
-    def _report_sent(self, done: asyncio.Future[None], fetched: Fetched, records: Sequence[Record]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            return  # not acknowledged: the publisher says why
+    def _report_sent(self, arrived: float, first: Record, done: asyncio.Future[int]) -> None:
+        if done.cancelled() or not done.result():
+            return  # given up, or all of it was set aside: the publisher says so
         if self._plan.select is Select.RANDOM:
-            (record,) = records
-            text = self._redactor.mask(record.value.decode())
-            log.info("Message sent", record=text, key=None if record.key is None else record.key.decode())
+            text = self._redactor.mask(first.value.decode())
+            log.info("Message sent", record=text, key=None if first.key is None else first.key.decode())
         else:
-            seconds = self._surroundings.monotonic() - fetched.arrived_monotonic
-            log.info("Message sent", records=len(records), seconds=round(seconds, 3))
+            seconds = self._surroundings.monotonic() - arrived
+            log.info("Message sent", records=done.result(), seconds=round(seconds, 3))

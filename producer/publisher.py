@@ -80,7 +80,7 @@ class Publisher:
         self._metrics = metrics
         self._ledger = ledger
         self._surroundings = surroundings
-        self._queue: asyncio.Queue[tuple[Parcel, asyncio.Future[None]]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Parcel, asyncio.Future[int]]] = asyncio.Queue()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trouble: str | None = f"not connected to {self.brokers} yet"
         self._reminded = float("-inf")
@@ -93,11 +93,13 @@ class Publisher:
         """Where Kafka is said to be."""
         return ",".join(cast("list[str]", self._options["bootstrap_servers"]))
 
-    def submit(self, parcel: Parcel) -> asyncio.Future[None]:
-        """Take the records. The future is done when all are acknowledged; if `run` fails first it never is."""
-        delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def submit(self, parcel: Parcel) -> asyncio.Future[int]:
+        """Take the records. The future is done when all are settled: how many were acknowledged (the others were too
+        large); if `run` fails first it is never done.
+        """
+        delivery: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if not parcel.records:
-            delivery.set_result(None)
+            delivery.set_result(0)
             return delivery
         self._ledger.take(parcel, self._surroundings.monotonic())
         self._idle.clear()
@@ -227,7 +229,7 @@ class Publisher:
             parcel, delivery = await self._queue.get()
             await self._publish(producer, parcel, delivery)
 
-    async def _publish(self, producer: _Producer, parcel: Parcel, delivery: asyncio.Future[None]) -> None:
+    async def _publish(self, producer: _Producer, parcel: Parcel, delivery: asyncio.Future[int]) -> None:
         """Encode and enqueue all of a parcel: a batch of each partition in turn, so that one request carries many."""
         await self._wait_for_topic(producer)
         waiting = lanes(parcel.records, self._partitions(producer), self._surroundings.pick, murmur2)
@@ -257,18 +259,18 @@ class Publisher:
                 raise self._broken(error) from error
 
     def _acknowledged(
-        self, parcel: Parcel, delivery: asyncio.Future[None], records: list[Record], outcome: asyncio.Future[object]
+        self, parcel: Parcel, delivery: asyncio.Future[int], records: list[Record], outcome: asyncio.Future[object]
     ) -> None:
         if outcome.cancelled():
             return  # stopping; the ledger keeps the records as not acknowledged
         error = outcome.exception()
         if error is None:
             self._metrics.records_published.inc(len(records))
-            self._settle(parcel, delivery, records)
+            self._settle(parcel, delivery, records, acknowledged=True)
         elif not self._failed.done():
             self._failed.set_exception(self._broken(error))
 
-    def _set_aside(self, parcel: Parcel, delivery: asyncio.Future[None], record: Record) -> None:
+    def _set_aside(self, parcel: Parcel, delivery: asyncio.Future[int], record: Record) -> None:
         log.error(
             "Record set aside",
             reason="too_large",
@@ -278,11 +280,14 @@ class Publisher:
             sha256=hashlib.sha256(record.value).hexdigest(),
         )
         self._metrics.records_set_aside.labels("too_large").inc()
-        self._settle(parcel, delivery, [record])
+        self._settle(parcel, delivery, [record], acknowledged=False)
 
-    def _settle(self, parcel: Parcel, delivery: asyncio.Future[None], records: list[Record]) -> None:
-        if self._ledger.settle(parcel, records) and not delivery.done():
-            delivery.set_result(None)
+    def _settle(
+        self, parcel: Parcel, delivery: asyncio.Future[int], records: list[Record], *, acknowledged: bool
+    ) -> None:
+        count = self._ledger.settle(parcel, records, acknowledged=acknowledged)
+        if count is not None and not delivery.done():
+            delivery.set_result(count)
         if self._ledger.unacked_records == 0:
             self._idle.set()
 

@@ -101,7 +101,7 @@ def test_an_error_in_place_of_the_array_is_an_api_error(body: bytes) -> None:
     [
         b'{"error":null,"tickers":[{}]}',
         b'{"status":"ERROR","tickers":[{}]}',
-        b'{"error":[],"message":"","status":200,"tickers":{}}',
+        b'{"error":[ ],"message":"","status":200,"tickers":{}}',
     ],
 )
 def test_records_count_more_than_a_status(body: bytes) -> None:

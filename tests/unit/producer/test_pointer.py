@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from producer.pointer import parse_pointer
 
 # RFC 6901 §5
-DOCUMENT = rb'{"foo":["bar","baz"],"":0,"a/b":1,"c%d":2,"e^f":3,"g|h":4,"i\\j":5,"k\"l":6," ":7,"m~n":8,"o":{"p":[{"q":null}]}}'
+DOCUMENT = (
+    rb'{"foo":["bar","baz"],"":0,"a/b":1,"c%d":2,"e^f":3,"g|h":4,"i\\j":5,"k\"l":6," ":7,"m~n":8,'
+    rb'"o":{"p":[{"q":null}]}}'
+)
 
 
 def find(text: str, document: bytes = DOCUMENT) -> bytes | None:

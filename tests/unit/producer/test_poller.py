@@ -71,9 +71,9 @@ class ScriptedSource:
 class Outlet:
     def __init__(self) -> None:
         self.parcels: list[Parcel] = []
-        self.deliveries: list[asyncio.Future[None]] = []
+        self.deliveries: list[asyncio.Future[int]] = []
 
-    def submit(self, parcel: Parcel) -> asyncio.Future[None]:
+    def submit(self, parcel: Parcel) -> asyncio.Future[int]:
         self.parcels.append(parcel)
         self.deliveries.append(asyncio.get_running_loop().create_future())
         return self.deliveries[-1]
@@ -203,13 +203,21 @@ async def logged(rig: Rig, act: Callable[[], object]) -> list[dict[str, object]]
 async def test_message_sent_is_said_after_the_acknowledgement_only() -> None:
     assert not await logged(Rig((0.0, GOOD)), lambda: None)
     rig = Rig((0.0, GOOD))
-    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(None))
+    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(2))
     assert (line["event"], line["records"], line["seconds"]) == ("Message sent", 2, 0.0)
+
+
+async def test_what_was_set_aside_as_too_large_is_not_said_to_be_sent() -> None:
+    rig = Rig((0.0, GOOD))
+    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(1))
+    assert line["records"] == 1
+    rig = Rig((0.0, GOOD))
+    assert not await logged(rig, lambda: rig.outlet.deliveries[0].set_result(0))
 
 
 async def test_in_random_mode_message_sent_shows_the_record_and_its_key() -> None:
     rig = Rig((0.0, b'[{"symbol":"A","k":"CANARY"}]'), select=Select.RANDOM)
-    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(None))
+    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(2))
     assert (line["event"], line["record"], line["key"]) == ("Message sent", '{"symbol":"A","k":"***"}', "A")
 
 
