@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_KEY_BYTES: Final = 1024  # S3: "object key length limit", User Guide, "Naming Amazon S3 objects"
 OWN_FOLDER: Final = "_ticklake/"  # hidden from Hive, Spark and Athena by its underscore
@@ -20,8 +23,9 @@ OWN_FOLDER: Final = "_ticklake/"  # hidden from Hive, Spark and Athena by its un
 _MAX_TIMESTAMP_MS: Final = 253402300799999  # 9999-12-31T23:59:59.999Z
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
+_EPOCH: Final = date(1970, 1, 1)
 _INTEGERS: Final = frozenset({"partition", "start", "hour", "unix"})
-_TEXTS: Final = {"topic": "", "dt": r"\d{4}-\d\d-\d\d", "ext": ""}
+_TEXTS: Final = {"topic": "", "dt": "[0-9]{4}-[0-9]{2}-[0-9]{2}", "ext": ""}
 _FIELD = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _WIDEST: Final = {"partition": 10, "start": 19, "hour": 2, "unix": 12}  # digits
 
@@ -56,6 +60,14 @@ def extension(*, record_format: str, compression: str, max_records: int) -> str:
 def calendar_timestamp(timestamp: int) -> int:
     """The timestamp (ms) as keys see it: absent or outside 0…9999-12-31 counts as 1970-01-01."""
     return timestamp if 0 <= timestamp <= _MAX_TIMESTAMP_MS else 0
+
+
+def _timestamp(fields: Mapping[str, str]) -> int:
+    """The earliest timestamp (ms) that renders these calendar fields, when there is one. ValueError: no such day."""
+    if "unix" in fields:
+        return int(fields["unix"]) * 1000
+    day = date.fromisoformat(fields["dt"]).toordinal() - _EPOCH.toordinal() if "dt" in fields else 0
+    return day * _DAY_MS + int(fields.get("hour", 0)) * _HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +113,12 @@ class KeyTemplate:
         match = self._pattern.fullmatch(key)
         if match is None:
             return None
-        for part in self._parts:
-            if (
-                isinstance(part, _Field)
-                and part.name in _INTEGERS
-                and part.render(int(match[part.name])) != match[part.name]
-            ):
-                return None
-        return ParsedKey(int(match["partition"]), int(match["start"]))
+        try:
+            parsed, timestamp = ParsedKey(int(match["partition"]), int(match["start"])), _timestamp(match.groupdict())
+        except ValueError:  # a day that no calendar has, or more digits than Python reads
+            return None
+        rendered = self.render(partition=parsed.partition, start=parsed.start, timestamp=timestamp)
+        return parsed if rendered == key else None
 
     @property
     def has_topic(self) -> bool:
