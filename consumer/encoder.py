@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 import zstandard
 
-from shared.schemas import encode_envelope, is_json_value
+from shared.schemas import MAX_NESTING, encode_envelope, is_json_value, nested_too_deep
 
 try:
     from isal import isal_zlib as _gzip
@@ -118,6 +118,8 @@ def _all_values(values: Sequence[bytes | None]) -> bytes | None:
             lines.decode()  # the skipping decoder does not look into strings
         for value in values:
             _DECODE(value)  # type: ignore[arg-type]
+        if any(nested_too_deep(value) for value in values if value and len(value) > MAX_NESTING):
+            return None
     except (TypeError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
     return lines

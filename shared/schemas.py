@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAYOUT_VERSION = 1
 EVENT_TYPE = "ticklake.quote.v1"
+MAX_NESTING = 512  # of arrays and objects in a record that counts as JSON; part of the layout version
 
 
 class SchemaError(ValueError):
@@ -64,8 +65,8 @@ def sign_offset(chain_id: str, offset: int) -> str:
 
 def signer(offset: int, metadata: str) -> str | None:
     """The chain that signed this very offset; None when nobody did (a predecessor's, or one reset by a tool)."""
-    match = re.fullmatch(r"ticklake:([^:]+):(\d+)", metadata)
-    return match[1] if match and int(match[2]) == offset else None
+    match = re.fullmatch(r"ticklake:([^:]+):[0-9]+", metadata)
+    return match[1] if match and metadata == sign_offset(match[1], offset) else None
 
 
 # ---- object metadata -----------------------------------------------------------------------------------------------
@@ -105,10 +106,17 @@ class ObjectMetadata(msgspec.Struct, frozen=True, kw_only=True, rename=lambda na
             msg = f"metadata ticklake-version is {version!r}, not '{LAYOUT_VERSION}'"
             raise SchemaError(msg)
         try:
-            return msgspec.convert(dict(metadata), cls, strict=False)
+            decoded = msgspec.convert(dict(metadata), cls, strict=False)
         except msgspec.ValidationError as error:
             msg = f"object metadata: {error}"
             raise SchemaError(msg) from error
+        written = decoded.encode()
+        for field in msgspec.structs.fields(cls):
+            name = field.encode_name
+            if metadata.get(name) != written.get(name):  # 1.0 for 1, say: the conversion is more lenient than we are
+                msg = f"metadata {name} is {metadata.get(name)!r}, where {written.get(name)!r} would have been written"
+                raise SchemaError(msg)
+        return decoded
 
 
 # ---- the layout file -----------------------------------------------------------------------------------------------
@@ -140,10 +148,17 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: name
     @classmethod
     def decode(cls, body: bytes) -> Layout:
         try:
-            return msgspec.json.decode(body, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            layout = msgspec.json.decode(body, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             msg = f"layout file: {error}"
             raise SchemaError(msg) from error
+        for partition, origin in layout.origins.items():
+            if not re.fullmatch("0|[1-9][0-9]*", partition) or origin < 0:  # it would silently begin at 0
+                msg = (
+                    f"layout file: origins has {partition!r}: {origin}; a partition's number and an offset are expected"
+                )
+                raise SchemaError(msg)
+        return layout
 
 
 # ---- JSON values and the envelope ----------------------------------------------------------------------------------
@@ -151,13 +166,16 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: name
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 _ENCODE = msgspec.json.Encoder().encode
 _JSON_SPACE = b" \t\n\r"
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKETS = bytes.maketrans(b"[]{}", b"()()")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def is_json_value(value: bytes) -> bool:
     """Whether the bytes are one JSON value of RFC 8259, white space around it allowed.
 
     Not JSON here: NaN and Infinity, a BOM, invalid UTF-8, an escaped lone surrogate (RFC 8259 §8.2 calls it
-    unpredictable, and common readers refuse the whole file), nesting deeper than the decoder goes (about 1,000).
+    unpredictable, and common readers refuse the whole file), nesting deeper than MAX_NESTING.
     """
     try:
         _RAW.decode(value)
@@ -165,7 +183,23 @@ def is_json_value(value: bytes) -> bool:
             value.decode()  # the skipping decoder does not look into strings
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return True
+    return not nested_too_deep(value)
+
+
+def nested_too_deep(value: bytes) -> bool:
+    """Whether valid JSON has more than MAX_NESTING arrays and objects inside each other.
+
+    How deep the decoder goes depends on Python's version and on the caller's stack: with that as the limit, the same
+    record would be judged differently here and there.
+    """
+    if len(value) <= 2 * MAX_NESTING or value.count(b"[") + value.count(b"{") <= MAX_NESTING:
+        return False
+    brackets = _STRING.sub(b"", value).translate(_BRACKETS, _NO_BRACKETS)
+    for deeper in range(MAX_NESTING, 0, -1):
+        if len(brackets) <= 2 * deeper:
+            return False
+        brackets = brackets.replace(b"()", b"")  # the innermost ones, all at once
+    return bool(brackets)
 
 
 def encode_envelope(
@@ -206,6 +240,17 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes | None
     reason: str | None = None
 
+    def encode(self) -> bytes:
+        """The line, without its newline."""
+        return encode_envelope(
+            offset=self.offset,
+            timestamp=self.timestamp,
+            key=self.key,
+            headers=self.headers,
+            value=self.value,
+            reason=self.reason,
+        )
+
 
 class _EncodedBytes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base64: bytes
@@ -229,7 +274,7 @@ def decode_envelope(line: bytes) -> Envelope:
     """The record behind an envelope line, bit for bit."""
     try:
         fields = _ENVELOPE.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"envelope line: {error}"
         raise SchemaError(msg) from error
     if (fields.key is msgspec.UNSET) == (fields.key_base64 is msgspec.UNSET):
@@ -249,7 +294,7 @@ def decode_envelope(line: bytes) -> Envelope:
     else:
         raw = bytes(fields.value) if isinstance(fields.value, msgspec.Raw) else b"null"
         value = None if raw == b"null" else raw
-    return Envelope(
+    envelope = Envelope(
         offset=fields.offset,
         timestamp=fields.timestamp,
         key=key,
@@ -257,6 +302,10 @@ def decode_envelope(line: bytes) -> Envelope:
         value=value,
         reason=fields.reason,
     )
+    if line != envelope.encode():
+        msg = "envelope line: it is written otherwise than ours are"
+        raise SchemaError(msg)
+    return envelope
 
 
 def _embeds(value: bytes) -> bool:
