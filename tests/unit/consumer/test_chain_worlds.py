@@ -186,7 +186,7 @@ class World:
         for action in actions:
             self.do(writer, action)
 
-    def do(self, writer: Writer, action: events.Action) -> None:
+    def do(self, writer: Writer, action: events.Action) -> None:  # noqa: C901 - one case an action
         self.note(f"{writer.id} -> {action}")
         match action:
             case events.Append(wire=wire, begin=begin, end=end):
@@ -215,7 +215,7 @@ class World:
                 assert not writer.open
                 assert not any(isinstance(one.action, events.Put) for one in writer.requests)
                 self.seen["drained"] += 1
-            case events.Stalled() | events.Unsigned():
+            case events.Stalled() | events.Unsigned() | events.Waiting():
                 self.seen[type(action).__name__.lower()] += 1
             case _:
                 writer.requests.append(Request(action=action))
@@ -246,13 +246,17 @@ class World:
     def give_up(self, writer: Writer) -> None:
         """Bodies and requests go; a put may still land, and an answer may still come, of an older epoch by then."""
         for request in writer.requests:
-            if request.flight is not None and self.random.random() < 0.7:
-                self.flying.append(request.flight)
-            if isinstance(request.action, events.Head) and self.random.random() < 0.5:
-                writer.stale.append(events.HeadAnswered(epoch=request.action.epoch, found=None))
-            if isinstance(request.action, events.Put) and self.random.random() < 0.5:
-                answer = self.random.choice((Failure.CONFLICT, PutAnswer.EXISTS))
-                writer.stale.append(events.PutAnswered(epoch=request.action.epoch, answer=answer))
+            match request.action:
+                case events.Put(epoch=epoch) if request.flight is not None:
+                    self.flying += self.random.choice(([], [request.flight]))
+                    answer: PutAnswer | Failure = self.random.choice((Failure.CONFLICT, PutAnswer.EXISTS))
+                    if self.random.random() < 0.5:
+                        answer = self.land(request.flight)
+                    writer.stale.append(events.PutAnswered(epoch=epoch, answer=answer))
+                case events.Head(epoch=epoch):
+                    writer.stale.append(events.HeadAnswered(epoch=epoch, found=None))
+                case events.Seal(epoch=epoch):
+                    writer.stale.append(events.Finished(epoch=epoch, quarantine=False))
         commits = [one for one in writer.requests if isinstance(one.action, events.Commit)]
         writer.requests, writer.open, writer.sealed = commits, [], ()
 
@@ -437,7 +441,9 @@ class World:
 
     def one_of(self, writer: Writer) -> None:
         luck = self.random.random()
-        if luck < 0.55 and writer.requests:
+        if writer.stale and luck < 0.1:
+            self.feed(writer, writer.stale.pop(0))
+        elif luck < 0.55 and writer.requests:
             self.answer(writer, self.random.choice(writer.requests))
         elif luck < 0.85:
             if writer.chain is not None and (writer.chain.wants_records or luck > 0.82):
@@ -447,11 +453,9 @@ class World:
                 elif item is not None:
                     self.feed(writer, events.Polled(item=item))
         elif luck < 0.9:
-            if writer.stale:
-                self.feed(writer, writer.stale.pop())
             if writer.fetched:
                 self.feed(writer, events.Polled(item=writer.fetched.pop(0)))
-        elif luck < 0.96:
+        elif luck < 0.94:
             self.tick(writer)
         else:
             self.feed(writer, events.Pressure())
