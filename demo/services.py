@@ -80,7 +80,7 @@ def services(options: Options, producer: Path, consumer: Path, kafka: str, s3: S
         verify=Service(
             name="verify",
             command=(str(consumer), "-m", "consumer", "verify"),
-            environ=_environ(kafka_settings | stored | {"LOG_LEVEL": "WARNING"}),
+            environ=_environ(kafka_settings | stored | {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "console"}),
             url="",
         ),
     )

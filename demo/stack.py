@@ -145,7 +145,8 @@ class _Run:
             # More than once: the consumers learn where the log ends when they fetch.
             idle_turns = idle_turns + 1 if progress.lag == 0 and progress.stored >= progress.published else 0
             await self._turn()
-        self._terminal.say(f"=== {progress}")
+        # The producer is gone, and what it published in its last moment was never asked for: no word of it here.
+        self._terminal.say(f"=== {progress.stored:,} records stored in {progress.objects:,} objects")
         if idle_turns < DRAINED_TURNS and not self._stop.is_set():
             self._terminal.say(f"The consumers have not stored everything within {DRAIN_SECONDS:.0f} s.")
             return False

@@ -124,10 +124,9 @@ async def test_the_demo_runs_stores_verifies_and_leaves_nothing_running(tmp_path
         assert code == 0, demo.output
         progress = PROGRESS.findall(demo.output)
         assert len(progress) >= 3, demo.output
-        published, stored, objects, lag = map(number, progress[-1])
-        assert published == stored > 0
-        assert objects > 0
-        assert lag == 0
+        stored = re.search(r"^=== ([\d,]+) records stored in ([\d,]+) objects$", demo.output, re.MULTILINE)
+        assert stored, demo.output
+        assert number(stored[2]) >= 6  # one for each partition at least
         assert re.search(r"^producer +\| .*Message sent", demo.output, re.MULTILINE)
         for name in CONSUMERS:
             assert re.search(rf"^{name} +\| .*Uploaded", demo.output, re.MULTILINE), demo.output
@@ -137,7 +136,7 @@ async def test_the_demo_runs_stores_verifies_and_leaves_nothing_running(tmp_path
     files = str(s3.folder(bucket) / f"topic={topic}" / "**" / "*.jsonl.gz")
     found = duckdb.connect().execute(f"SELECT count(*) FROM read_ndjson_objects('{files}')").fetchone()
     assert found == (len(on_topic),)
-    assert len(on_topic) == published
+    assert number(stored[1]) == len(on_topic) >= number(progress[-1][0]) > 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
