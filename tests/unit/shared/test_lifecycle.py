@@ -156,12 +156,21 @@ sys.exit(lifecycle.run(main))
 """
 
 
+# Unbuffered, nothing would be left over for the interpreter to stumble on at its exit.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def quiet(stdout: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", QUIET]
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60, env=BUFFERED
+    )
+
+
 def test_a_process_whose_stdout_is_closed_works_on_and_keeps_its_exit_code() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-c", QUIET], stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60
-    )
+    done = quiet(write)
     os.close(write)
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
@@ -173,8 +182,6 @@ def test_a_process_whose_stdout_is_closed_works_on_and_keeps_its_exit_code() -> 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
 def test_a_process_whose_disk_is_full_works_on_and_keeps_its_exit_code() -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run(
-            [sys.executable, "-c", QUIET], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
-        )
+        done = quiet(full.fileno())
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 2

@@ -117,6 +117,7 @@ def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> None
         ("BATCH_MAX_RECORDS", "x", "a whole number from 1"),
         ("BATCH_MAX_RECORDS", "0", "a whole number from 1"),
         ("BATCH_MAX_RECORDS", "1.5", "a whole number from 1"),
+        ("BATCH_MAX_RECORDS", str(10**15 + 1), "10^15"),
         ("BATCH_MAX_RECORDS", "9" * 400, "a whole number from 1"),
         ("MEMORY_LIMIT_BYTES", "1GB", "a whole number from 1"),
     ],
