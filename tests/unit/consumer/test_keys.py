@@ -53,7 +53,7 @@ PREFIXES = st.sampled_from(("", "raw", "raw/", "a/b c/é/"))
 
 @given(template=templates(), prefix=PREFIXES, topic=st.sampled_from(("task", "7", "a.b-c_1")), **PLACES)
 def test_parse_is_the_inverse_of_render(
-    template: str, prefix: str, topic: str, partition: int, start: int, timestamp: int
+    *, template: str, prefix: str, topic: str, partition: int, start: int, timestamp: int
 ) -> None:
     ours = keys(template, prefix=prefix, topic=topic)
     key = ours.render(partition=partition, start=start, timestamp=timestamp)

@@ -295,8 +295,8 @@ class Oracle:
 
 FRAGMENTS = st.lists(
     st.sampled_from(
-        [b"{", b"}", b"[", b"]", b",", b":", b'"', b'"a"', b"\\", b"\\u", b"d800", b"dc00", b"0", b"1", b"-", b"+", b".",
-         b"e", b"E5", b" ", b"\n", b"\r", b"\t", b"\x0b", b"\x00", b"\x1f", b"\x7f", b"true", b"null", b"NaN",
+        [b"{", b"}", b"[", b"]", b",", b":", b'"', b'"a"', b"\\", b"\\u", b"d800", b"dc00", b"0", b"1", b"-", b"+",
+         b".", b"e", b"E5", b" ", b"\n", b"\r", b"\t", b"\x0b", b"\x00", b"\x1f", b"\x7f", b"true", b"null", b"NaN",
          b"Infinity", b"-Infinity", b"\xef\xbb\xbf", b"\xc3", b"\xa9", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"/", b"'"]
     ),
     max_size=7,
@@ -325,7 +325,8 @@ def test_odd_spellings_of_json_are_json(value: bytes) -> None:
 
 def nest(depth: int) -> list[bytes]:
     half = depth // 2
-    mixed = b'[{"[\\"":' * half + b"[" * (depth % 2) + b"1" + b"]" * (depth % 2) + b"}]" * half
+    odd = depth % 2
+    mixed = b'[{"[\\"":' * half + b"[" * odd + b"1" + b"]" * odd + b"}]" * half
     beside = b"[" + b"[],{}," * 2000 + b"[" * (depth - 1) + b"]" * (depth - 1) + b"]"
     return [b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, mixed, beside]
 
@@ -369,6 +370,7 @@ def test_depth_is_counted_exactly(value: object, limit: int) -> None:
     reason=st.none() | st.text(max_size=9),
 )
 def test_an_envelope_gives_back_the_record_bit_for_bit(
+    *,
     offset: int,
     timestamp: int,
     key: bytes | None,
