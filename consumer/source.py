@@ -35,7 +35,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from consumer import inquiries
 from consumer.ports import CommitRefusedError, Fetched, OutOfRange, SourceError
-from consumer.seams import BatchConsumer
+from consumer.seams import ABANDON_SECONDS, BatchConsumer
 from consumer.views import BatchView
 from shared.logs import get_logger
 
@@ -138,12 +138,16 @@ class KafkaSource:
         if consumer is None:
             return
         self._positions.clear()
+        # A task of its own: aiokafka's `stop` may raise CancelledError, of a fetch that it cancels itself.
+        stopping = asyncio.create_task(consumer.stop(), name="leaving the group")
         try:
-            async with asyncio.timeout(self._leave_timeout_seconds):
-                await consumer.stop()
-        except (KafkaError, TimeoutError) as error:
-            log.warning("Left without farewell", group=self._group, reason=repr(error))
+            await asyncio.wait([stopping], timeout=self._leave_timeout_seconds)
+        finally:
+            stopping.cancel()
+        if not stopping.done() or stopping.cancelled() or stopping.exception():
+            log.warning("Left without farewell", group=self._group)
             await consumer.abandon()
+            await asyncio.wait([stopping], timeout=ABANDON_SECONDS)
 
     # ---- records ---------------------------------------------------------------------------------------------------
 
