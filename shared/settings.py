@@ -171,9 +171,7 @@ Text = Annotated[str, Field(min_length=1), Allowed("text")]
 Servers = Annotated[str, AfterValidator(_servers), Allowed("host:port, more of them separated by commas")]
 Topic = Annotated[
     str,
-    Field(
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}$|^\.[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=249
-    ),
+    AfterValidator(_topic),
     Allowed("a topic's name: letters, digits, '.', '_' and '-', at most 249"),
 ]
 
