@@ -36,10 +36,14 @@ T = TypeVar("T")
 
 async def a_few_times(ask: Callable[[], Awaitable[T]]) -> T:
     """Ask again what may pass, ATTEMPTS times; the last StoreError otherwise."""
+
+    async def asking() -> T:  # tenacity awaits only what it sees to be a coroutine function
+        return await ask()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception(_may_pass), wait=_delay_seconds, stop=stop_after_attempt(ATTEMPTS), reraise=True
     )
-    return await retrying(ask)
+    return await retrying(asking)
 
 
 def _may_pass(error: BaseException) -> bool:
