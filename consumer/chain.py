@@ -52,6 +52,7 @@ from consumer.events import (
     Seek,
     Stalled,
     Tick,
+    Unanswered,
     Unsigned,
     Waiting,
 )
@@ -106,7 +107,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """A chunk whose put keeps failing: the last reason, and since when (monotonic seconds)."""
+    """Requests that keep failing and hold memory meanwhile: the last reason, and since when (monotonic seconds)."""
 
     reason: str
     since: float
@@ -237,7 +238,10 @@ class _Turn:
             case Finished():
                 self._finished(quarantine=event.quarantine)
             case QuarantineStored():
+                self._set(retry=None)
                 self._put()
+            case Unanswered(reason=reason):
+                self._failed(reason)
             case PutAnswered():
                 self._put_answered(event)
             case HeadAnswered():
@@ -366,6 +370,8 @@ class _Turn:
             if item.offset == chain.fetch_next:
                 self._set(relocate=True)
                 self._advance()
+            else:
+                self._do(Seek(offset=chain.fetch_next))
         elif item.start != chain.fetch_next:
             self._do(Seek(offset=chain.fetch_next))
         else:
@@ -459,12 +465,16 @@ class _Turn:
             self._linked(chunk, Outcome.CREATED)
             return
         if isinstance(event.answer, Failure):
-            since = self.now if self.chain.retry is None else self.chain.retry.since
-            self._set(failure=event.answer, retry=Retry(reason=event.reason, since=since))
+            self._set(failure=event.answer)
+            self._failed(event.reason)
         else:
             self._set(failure=Failure.CONFLICT)  # counts only should HEAD say that there is nothing after all
         self._set(asking=True, attempt=self.chain.attempt + 1)
         self._do(Head(epoch=self.chain.epoch, key=chunk.key))
+
+    def _failed(self, reason: str) -> None:
+        since = self.now if self.chain.retry is None else self.chain.retry.since
+        self._set(retry=Retry(reason=reason, since=since))
 
     def _head_answered(self, found: Found | None) -> None:
         if self.chain.phase is Phase.PROBING:
@@ -472,13 +482,15 @@ class _Turn:
                 wire, begin = self.chain.held[0]
                 self._adopt(found, first_timestamp=wire.timestamps[begin], lost=self.chain.batch.lost)
                 return
-            self._set(phase=Phase.RUNNING, stall=None)
+            self._set(phase=Phase.RUNNING, stall=None, retry=None)
             self._advance()
         elif self.chain.chunk is not None and self.chain.asking:
             if found is not None:
                 chunk = self.chain.chunk
                 self._adopt(found, first_timestamp=chunk.first_timestamp, lost=chunk.lost)
             else:
+                if self.chain.retry is None:
+                    self._failed(f"the store says that {self.chain.chunk.key} is there, and then that it is not")
                 self._put()
 
     def _adopt(self, found: Found, *, first_timestamp: int, lost: int) -> None:
@@ -527,7 +539,7 @@ class _Turn:
 
     def _pressure(self) -> None:
         if self.chain.retry is not None:
-            self._stall(f"memory is short and the put fails: {self.chain.retry.reason}")
+            self._stall(f"memory is short and S3 does not take what is there: {self.chain.retry.reason}")
         elif self.chain.phase is Phase.RUNNING and self.chain.batch.records:
             self._set(full=True)
             self._advance()
@@ -558,7 +570,8 @@ class _Turn:
         self._do(Drop())
 
     def _stall(self, reason: str, key: str | None = None) -> None:
-        since = self.now if self.chain.stall is None else self.chain.stall.since
+        before = self.chain.stall
+        since = self.now if before is None else before.since
         self._drop()
         self._set(
             phase=Phase.STALLED,
@@ -566,7 +579,9 @@ class _Turn:
             batch=_NO_BATCH,
             waiting=None,
             due=self.now + STALL_LOOK_SECONDS,
+            above_since=None,
         )
-        self._do(Stalled(reason=reason, key=key))
+        if before is None or before.reason != reason:  # looked at again and found the same: said already
+            self._do(Stalled(reason=reason, key=key))
         if self.chain.draining:
             self._close()

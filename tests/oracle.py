@@ -49,14 +49,18 @@ async def judge(kafka: Kafka, s3: S3, *, topic: str, bucket: str, prefix: str = 
         for stored in chain:
             start, next_offset = int(stored.metadata["start-offset"]), int(stored.metadata["next-offset"])
             if start != end:
-                verdict.faults.append(f"partition {partition}: {stored.key} starts at {start}, the chain ended at {end}")
+                verdict.faults.append(
+                    f"partition {partition}: {stored.key} starts at {start}, the chain ended at {end}"
+                )
             body = gzip.decompress(stored.body) if stored.key.endswith(".gz") else stored.body
             found = body.split(b"\n")[:-1]
             if len(found) != int(stored.metadata["record-count"]):
                 verdict.faults.append(f"partition {partition}: {stored.key} has {len(found)} lines, says otherwise")
             expected = [record.value for record in records if start <= record.offset < next_offset]
             if found != expected:
-                verdict.faults.append(f"partition {partition}: {stored.key} differs from the topic in [{start}, {next_offset})")
+                verdict.faults.append(
+                    f"partition {partition}: {stored.key} differs from the topic in [{start}, {next_offset})"
+                )
             lines += found
             end = next_offset
         verdict.ends[partition] = end

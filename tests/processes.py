@@ -73,7 +73,7 @@ class ServiceProcess:
         def enough() -> bool:
             return len(self.lines(event)) >= count or self.process.poll() is not None
 
-        await eventually(enough, f"{count} × {event!r} in the log", seconds)
+        await eventually(enough, f"{count} times {event!r} in the log", seconds)
         found = self.lines(event)
         assert len(found) >= count, f"ended with {self.process.returncode} before {event!r}:\n{self.output()[-4000:]}"
         return found

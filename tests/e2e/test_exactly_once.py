@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.oracle import judge
-from tests.processes import ROOT, ServiceProcess
+from tests.processes import ServiceProcess
 from tests.servers import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.servers import S3, Kafka
@@ -132,8 +132,6 @@ def world_reads(consumer: ServiceProcess) -> bool:
 
 
 def _buffered(consumer: ServiceProcess) -> float:
-    import urllib.request  # noqa: PLC0415
-
     port = consumer.lines("Listening")[0]["port"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         for line in answer.read().decode().splitlines():

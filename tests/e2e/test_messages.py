@@ -5,7 +5,6 @@ Faults of S3 come from the tests' own fault server, the rest from real Kafka and
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import TYPE_CHECKING
@@ -23,12 +22,13 @@ from tests.processes import ServiceProcess
 from tests.servers import Produced, eventually, unique
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.servers import S3, Kafka
 
-NOON_MS = 1_764_072_000_000  # 2025-11-25T12:00:00Z
+DAY_MS = 86_400_000
+TODAY_MS = time.time_ns() // 1_000_000 // DAY_MS * DAY_MS  # recent, or Kafka's retention would take the records
 UNUSED_PORT_SERVERS = "127.0.0.1:1"
 
 
@@ -54,11 +54,11 @@ class Bench:
     def consumer(self, **settings: str) -> ServiceProcess:
         return ServiceProcess(["consumer"], {**self.environ, **settings}, self._folder)
 
-    def key(self, start: int, timestamp: int = NOON_MS) -> str:
+    def key(self, start: int, timestamp: int = TODAY_MS) -> str:
         keys = KeyTemplate(DEFAULT_TEMPLATE, prefix="", topic=self.topic, ext="jsonl.gz")
         return keys.render(partition=0, start=start, timestamp=timestamp)
 
-    async def produce(self, count: int, timestamp: int = NOON_MS) -> None:
+    async def produce(self, count: int, timestamp: int = TODAY_MS) -> None:
         records = [Produced(value=b'{"n":%d}' % number, partition=0, timestamp=timestamp) for number in range(count)]
         await self.kafka.produce(self.topic, records)
 
@@ -163,13 +163,29 @@ async def faulty(bench: Bench) -> AsyncIterator[FaultServer]:
     ("fault", "said"),
     [
         (Fault.DENIED, "AccessDenied"),
-        (Fault.EXPIRED, "ExpiredToken"),
         (Fault.BAD_KEY, "InvalidAccessKeyId"),
         (Fault.ACL_OFF, "AccessControlListNotSupported"),
-        (Fault.SLOW_DOWN, "SlowDown"),
     ],
 )
-async def test_a_put_that_is_refused_is_told_kept_and_heals_without_a_restart(
+async def test_a_refused_put_is_told_and_nothing_is_committed(
+    bench: Bench, faulty: FaultServer, fault: Fault, said: str
+) -> None:
+    with bench.consumer() as consumer:
+        await consumer.logged("Layout agreed")
+        faulty.script(fault, method="PUT", key_part="dt=")
+        await bench.produce(3)
+        assert "partition 0 retrying for" in await consumer.ready_reason(said)
+        assert (await consumer.get("/healthz"))[0] == 200
+        assert await consumer.stop() == 0
+        assert consumer.lines("Uploaded") == []
+    committed = await bench.committed()
+    assert committed is None or committed.offset == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(Fault.DENIED, "AccessDenied"), (Fault.EXPIRED, "ExpiredToken"), (Fault.SLOW_DOWN, "SlowDown")]
+)
+async def test_a_put_that_fails_is_kept_and_heals_without_a_restart(
     bench: Bench, faulty: FaultServer, fault: Fault, said: str
 ) -> None:
     with bench.consumer() as consumer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,8 +43,6 @@ def prices_url(tmp_path: Path) -> Iterator[str]:
 
 
 def _url(api: subprocess.Popen[bytes], output: Path) -> str:
-    import time  # noqa: PLC0415
-
     deadline = time.monotonic() + 60
     while (found := re.search(r"http://127\.0\.0\.1:\d+", output.read_text())) is None:
         assert api.poll() is None, output.read_text()
@@ -92,5 +92,5 @@ async def test_the_original_system_keeps_working(
         assert stored.body == (record.value or b"") + b"\n"
         assert stored.content_type == "application/json"
         assert set(json.loads(stored.body)) == {"symbol", "price"}, "a map of strings, as the original API gave it"
-    gaps = [later.timestamp - earlier.timestamp for earlier, later in zip(records, records[1:], strict=False)]
+    gaps = [later.timestamp - earlier.timestamp for earlier, later in itertools.pairwise(records)]
     assert all(1000 < gap < 5000 for gap in gaps), "one record every 2 s"
