@@ -24,6 +24,17 @@ time.sleep(300)
 """
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's tie between processes, or its /proc")
+
+
+def state(pid: int) -> str:
+    """The kernel's letter for the process: S sleeping, T stopped, Z dead and not collected, "" gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def python(code: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code]
 
@@ -32,7 +43,7 @@ async def test_lines_appear_whole_behind_their_name(capsys: pytest.CaptureFixtur
     code = "import sys; print('a' * 200_000, flush=True); sys.stderr.write('b\\r\\nlast without end')"
     child = await Supervisor(Terminal()).start("one", python(code), os.environ)
     assert await child.ended == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert sorted(lines) == sorted(["one        | " + "a" * 200_000, "one        | b", "one        | last without end"])
     assert "last without end" in child.last_lines
 
@@ -59,26 +70,31 @@ def test_a_server_that_dies_before_it_answers_is_told_with_the_end_of_its_log(tm
         server.wait_ready(lambda: "no answer")
 
 
-def test_a_server_that_never_answers_is_told_with_the_reason(tmp_path: Path) -> None:
+async def test_a_server_that_never_answers_is_told_with_the_reason_and_can_be_killed(tmp_path: Path) -> None:
     server = ServerProcess("slow", tmp_path / "slow.log")
     server.spawn(python(STUBBORN), os.environ, tmp_path)
+    await eventually(lambda: "up" in server.tail())
     with pytest.raises(ServerError, match="slow was not ready after 0 s: no answer"):
         server.wait_ready(lambda: "no answer", seconds=0.01)
     server.stop(seconds=0.1)
     assert not server.alive
 
 
+@LINUX
 async def test_a_suspended_server_can_be_stopped(tmp_path: Path) -> None:
     server = ServerProcess("frozen", tmp_path / "frozen.log")
     server.spawn(python("import time; print('up', flush=True); time.sleep(300)"), os.environ, tmp_path)
     await eventually(lambda: "up" in server.tail())
     server.suspend()
+    await eventually(lambda: state(server.pid) in "Tt")
+    process = server._process
     server.stop()
-    assert not server.alive
+    assert process
+    assert process.returncode == -signal.SIGTERM
     server.stop()  # once more does no harm
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's tie between processes is Linux's")
+@LINUX
 async def test_what_was_started_ends_with_who_started_it_even_by_kill_9(tmp_path: Path) -> None:
     note = tmp_path / "child.pid"
     child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid()) + chr(10)); time.sleep(300)"
@@ -92,14 +108,7 @@ async def test_what_was_started_ends_with_who_started_it_even_by_kill_9(tmp_path
         await eventually(lambda: note.exists() and note.read_text().endswith("\n"))
         process.kill()
     pid = int(note.read_text())
-
-    def gone() -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except FileNotFoundError:
-            return True
-
-    await eventually(gone, "the end of the child")
+    await eventually(lambda: state(pid) in ("", "Z"), "the end of the child")
 
 
 def test_a_taken_port_is_not_given_out() -> None:
