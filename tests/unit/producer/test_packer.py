@@ -99,3 +99,8 @@ def test_a_record_carries_the_headers_of_its_event() -> None:
 def test_keyless_records_of_a_parcel_share_one_partition() -> None:
     records = [Record(key=None, value=b"a"), Record(key=None, value=b"b")]
     assert list(lanes(records, [0, 1, 2], lambda _: 1, murmur2)) == [1]
+
+
+def test_a_key_counts_the_partitions_in_their_order_whatever_order_the_broker_tells_them_in() -> None:
+    record = Record(key=b"abc", value=b"{}")
+    assert list(lanes([record], [2, 0, 6, 1, 4, 3, 5], lambda _: 0, murmur2)) == [(479470107 & 0x7FFFFFFF) % 7]

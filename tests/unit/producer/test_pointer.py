@@ -60,6 +60,10 @@ def test_of_duplicate_names_the_last_counts() -> None:
     assert find("/a", b'{"a":1,"a":2}') == b"2"
 
 
+def test_an_escaped_tilde_does_not_begin_an_escape() -> None:
+    assert find("/a~01", b'{"a/":1,"a~1":2}') == b"2"
+
+
 names = st.text(alphabet=st.characters(blacklist_categories=["Cs"]), max_size=8)
 
 
