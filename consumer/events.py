@@ -88,6 +88,14 @@ class HeadAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """A PutQuarantine or a Head failed once more and is being repeated: its answer is still to come."""
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time has passed."""
 
@@ -103,7 +111,17 @@ class Drain:
 
 
 Event: TypeAlias = (
-    Located | Recovered | Polled | Finished | QuarantineStored | PutAnswered | HeadAnswered | Tick | Pressure | Drain
+    Located
+    | Recovered
+    | Polled
+    | Finished
+    | QuarantineStored
+    | PutAnswered
+    | HeadAnswered
+    | Unanswered
+    | Tick
+    | Pressure
+    | Drain
 )
 
 
@@ -119,7 +137,10 @@ class Locate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recover:
-    """Ask the bucket: the partition's key with the highest start, and HEAD it. Starts below `enough` may be missed."""
+    """Ask the bucket: the partition's key with the highest start, and HEAD it.
+
+    When there are starts at or above `enough`, any of them will do; when there are none, only the highest.
+    """
 
     epoch: int
     enough: int

@@ -300,7 +300,7 @@ class Partition:
                 metadata={},
             )
             # "There" counts as created: the key carries the content's hash.
-            await self._until_answered(f"put {upload.key}", lambda: self._put_in_slot(upload))
+            await self._until_answered(put.epoch, f"put {upload.key}", lambda: self._put_in_slot(upload))
         self.feed(events.QuarantineStored(epoch=put.epoch))
 
     async def _put_in_slot(self, upload: Upload) -> None:
@@ -312,12 +312,13 @@ class Partition:
             async with self._desk.head_slots:
                 return events.HeadAnswered(epoch=head.epoch, found=await self._desk.store.head(head.key))
 
-        self.feed(await self._until_answered(f"head {head.key}", ask))
+        self.feed(await self._until_answered(head.epoch, f"head {head.key}", ask))
 
-    async def _until_answered(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
-        return await until_answered(ask, on_failure=lambda error: self._request_failed(what, error))
+    async def _until_answered(self, epoch: int, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        return await until_answered(ask, on_failure=lambda error: self._request_failed(epoch, what, error))
 
-    def _request_failed(self, what: str, error: StoreError | SourceError) -> None:
+    def _request_failed(self, epoch: int, what: str, error: StoreError | SourceError) -> None:
+        self.feed(events.Unanswered(epoch=epoch, reason=f"{what}: {error}"))
         self._desk.report.asking_again(what, error)
         self._desk.request_failed(what, error)
 
