@@ -217,7 +217,7 @@ class _Turn:
         self.now = now
         self.actions: list[Action] = []
 
-    def take(self, event: Event) -> None:  # noqa: C901 -- a line an event
+    def take(self, event: Event) -> None:  # noqa: C901, PLR0912 -- a line an event
         if self.chain.phase is Phase.CLOSED:
             return
         match event:
