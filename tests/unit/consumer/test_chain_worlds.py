@@ -288,7 +288,9 @@ class World:
         """Something comes of a request: its answer, or silence after which the driver asks again."""
         action, luck = request.action, 1.0 if fair else self.random.random()
         if isinstance(action, events.Locate | events.Recover | events.Head | events.PutQuarantine) and luck < 0.2:
-            return  # no answer this time
+            if isinstance(action, events.Head | events.PutQuarantine):
+                self.feed(writer, events.Unanswered(epoch=action.epoch, reason="no answer"))
+            return
         writer.requests.remove(request)
         match action:
             case events.Locate(epoch=epoch):
