@@ -66,7 +66,8 @@ class World:
         )
         await producer.start()
         try:
-            began, sent = time.monotonic(), []
+            began = time.monotonic()
+            sent: list[asyncio.Future[object]] = []
             while not stop.is_set():
                 due = int((time.monotonic() - began) * records_per_second)
                 while len(sent) < due:
