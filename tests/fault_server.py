@@ -201,9 +201,15 @@ class FaultServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client that goes away is the client's business.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while await self._turn(reader, writer):
-                pass
-        writer.close()
+            try:
+                while await self._turn(reader, writer):
+                    pass
+            except asyncio.CancelledError:
+                writer.transport.abort()
+                raise
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
     async def _turn(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
