@@ -12,7 +12,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the whole chain on this machine without Docker; Ctrl-C ends it, DEMO_SECONDS=60 too
-	$(RUN) producer -m demo
+	$(RUN) consumer -m demo
 
 test: ## everything that proves it, on real Kafka and real S3 servers (about 10 minutes)
 	$(RUN) dev -m pytest

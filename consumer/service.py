@@ -62,7 +62,7 @@ class Service:
     async def run(self) -> int:
         """The exit code: 0 = stopped as asked, 1 = gave up or crashed. SettingsError for what cannot be used."""
         settings = self._settings
-        log.info("Starting", writer=self._writer, gzip=GZIP_LIBRARY, **effective(settings))
+        log.info("Starting", writer=self._writer, gzip=GZIP_LIBRARY, settings=effective(settings))
         for warning in settings.warnings:
             log.warning("Unknown setting", reason=warning)
         _warn_of_small_container(settings.memory_limit_bytes)

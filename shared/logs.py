@@ -25,18 +25,10 @@ if TYPE_CHECKING:
 NOISE_INTERVAL_SECONDS: Final = 10.0
 _NOISE_MEMORY = 256  # templates remembered; libraries have fewer, unless one formats its messages itself
 
-# Never below these, whatever LOG_LEVEL says: httpx logs whole URLs, query included, at INFO; aiokafka and botocore
-# at DEBUG log requests with their contents.
-_LIBRARY_LEVELS: Final = {
-    "httpx": logging.WARNING,
-    "httpcore": logging.WARNING,
-    "aiokafka": logging.INFO,
-    "aiobotocore": logging.INFO,
-    "boto3": logging.INFO,
-    "botocore": logging.INFO,
-    "asyncio": logging.INFO,
-    "aiohttp": logging.INFO,
-}
+# Never below INFO, whatever LOG_LEVEL says: aiokafka and botocore at DEBUG log requests with their contents. And their
+# INFO is told at LOG_LEVEL=DEBUG only: it would bury our own lines.
+_QUIETED = ("aiokafka", "aiobotocore", "boto3", "botocore", "asyncio", "aiohttp")
+_SILENCED = ("httpx", "httpcore")  # httpx logs whole URLs, query included, at INFO
 
 # The console shows these events as the original system wrote them (design §7): event → field that becomes the text.
 _SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
@@ -89,8 +81,10 @@ def configure(level: str, fmt: str, service: str, stream: TextIO | None = None) 
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(number)
-    for library, floor in _LIBRARY_LEVELS.items():
-        logging.getLogger(library).setLevel(max(number, floor))
+    for library in _QUIETED:
+        logging.getLogger(library).setLevel(logging.INFO if number == logging.DEBUG else max(number, logging.WARNING))
+    for library in _SILENCED:
+        logging.getLogger(library).setLevel(max(number, logging.WARNING))
     structlog.configure(
         processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -23,7 +23,7 @@ def unconfigured() -> Iterator[None]:
     """Logging as it was, after each test."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in logs._LIBRARY_LEVELS}
+    levels = {name: logging.getLogger(name).level for name in (*logs._QUIETED, *logs._SILENCED)}
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -167,6 +167,14 @@ def test_library_lines_have_the_same_shape() -> None:
     assert (line["event"], line["level"]) == ("Unable connect to node with id 1: refused", "error")
     assert line["logger"] == "aiokafka.conn"
     assert "timestamp" in line
+
+
+@pytest.mark.parametrize(("level", "told"), [("DEBUG", True), ("INFO", False), ("ERROR", False)])
+@pytest.mark.parametrize("name", ["aiokafka.consumer", "botocore.credentials"])
+def test_the_chatter_of_libraries_is_told_at_debug_only(name: str, level: str, *, told: bool) -> None:
+    stream = configured(level=level)
+    logging.getLogger(name).info("chatter")
+    assert ("chatter" in stream.getvalue()) is told
 
 
 @pytest.mark.parametrize("name", ["httpx", "httpcore.connection"])
