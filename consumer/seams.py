@@ -22,6 +22,7 @@ import aiokafka
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -66,6 +67,20 @@ class BatchFetcher(Fetcher):  # type: ignore[misc] # aiokafka has no types
     _proc_fetch_request = _rebound(Fetcher._proc_fetch_request, PartitionRecords=BatchRecords, MemoryRecords=WireBytes)
 
 
+class RetrievingCoordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka has no types
+    """The coordinator, keeping an eye on commits that outlive their caller.
+
+    aiokafka shields the request of a commit from its caller's cancellation. When our deadline cuts a commit off, nobody
+    fetches what the request came to, and asyncio would print "Task exception was never retrieved" much later. Nothing
+    is lost with it: the caller was told that the commit may or may not have landed.
+    """
+
+    def _do_commit_offsets(self, assignment: object, offsets: object) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(super()._do_commit_offsets(assignment, offsets))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+
 # aiokafka asks for the topic with allow_auto_topic_creation, every 30 s: a topic deleted while we run would come back
 # empty, with other partitions, and look like one that was truncated.
 _metadata_update = _rebound(
@@ -76,7 +91,9 @@ _metadata_update = _rebound(
 class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no types
     """The consumer with both seams. `getmany` returns lists of views.Item; nothing else differs."""
 
-    start: Callable[[], Awaitable[None]] = _rebound(AIOKafkaConsumer.start, Fetcher=BatchFetcher)
+    start: Callable[[], Awaitable[None]] = _rebound(
+        AIOKafkaConsumer.start, Fetcher=BatchFetcher, GroupCoordinator=RetrievingCoordinator
+    )
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
