@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import inspector
-from consumer.audit import Ground, Link, audit_partition
+from consumer.audit import Ground, Link, QuarantineAudit, audit_partition
 from consumer.auditor import Auditor
+from consumer.decoder import MAX_OUTPUT_BYTES, BodyError, LineSplitter, Tally, body_decoder
+from consumer.encoder import compressor
 from consumer.findings import Findings, Kind, as_json, as_text
 from consumer.ports import Committed, Failure, Fetched, LogRange, Record, SourceError
+from consumer.progress import ProgressBar
+from consumer.reconciliation import Reconciliation
 from consumer.settings import Settings
 from consumer.verify import ends_csv, save_ends
-from shared.schemas import sign_offset
+from shared.schemas import Envelope, encode_envelope, sign_offset
 from shared.settings import SettingsError, load
 from tests.fakes.source import FakeGroup, FakeLog, FakeSource
 from tests.fakes.store import Asked, Call, Fail, FakeStore
@@ -592,6 +597,136 @@ async def test_gaps_and_aborted_records_of_the_log_are_inside_the_ranges(world: 
     world.log.append_records(0, [record(7), record(8)])
     world.put(world.planter.object([record(7), record(8)], start=5, next_offset=9))
     assert (await world.audit(deep=True)).clean
+
+
+# ---- one object's lines and bytes -----------------------------------------------------------------------------------
+
+
+def reconciled(
+    lines: list[bytes],
+    records: list[Record],
+    quarantined: dict[int, Envelope] | None = None,
+    *,
+    compacted: bool = False,
+) -> list[str]:
+    matching = Reconciliation(record_format="value", quarantined=quarantined or {}, compacted=compacted)
+    matching.add_records(records[:1])
+    matching.add_lines(lines)
+    matching.add_records(records[1:])
+    matching.finish()
+    return [f"{offset}: {what}" for offset, what in matching.faults]
+
+
+def envelope_of(offset: int) -> Envelope:
+    one = record(offset)
+    return Envelope(offset=offset, timestamp=one.timestamp, key=one.key, headers=list(one.headers), value=one.value)
+
+
+def test_lines_without_a_record_are_found_unless_the_log_is_compacted() -> None:
+    lines = [b'{"n":0}', b'{"n":1}']
+    assert reconciled(lines, [record(0), record(1)]) == []
+    assert reconciled(lines, [record(0)]) == ["None: 1 lines, the first is line 2, are no records of the topic"]
+    assert reconciled(lines, [record(1)], compacted=True) == []
+    assert reconciled(lines, [record(0)], compacted=True) == []
+
+
+def test_quarantined_records_that_the_topic_does_not_have_are_found_unless_it_is_compacted() -> None:
+    quarantined = {1: envelope_of(1)}
+    assert reconciled([b'{"n":0}'], [record(0), record(1)], quarantined) == []
+    assert reconciled([b'{"n":0}'], [record(0)], quarantined)[0].startswith("1: quarantined at 1, but")
+    assert reconciled([b'{"n":0}'], [record(0)], quarantined, compacted=True) == []
+
+
+def test_a_record_that_is_no_line_and_not_quarantined_is_found() -> None:
+    assert reconciled([b'{"n":0}'], [record(0), record(1, None)]) == [
+        "1: the record cannot be a line (tombstone), yet it is not quarantined"
+    ]
+
+
+def test_after_a_shift_only_the_first_differences_are_told() -> None:
+    faults = reconciled([b'{"n":%d}' % n for n in range(1, 20)], [record(n) for n in range(20)])
+    assert len(faults) == 6
+    assert faults[0].startswith("0: line 1 is")
+    assert faults[-1] == "None: 15 more differences in this object"
+
+
+async def test_a_count_of_quarantined_records_that_is_not_the_objects_is_found(world: World) -> None:
+    made = world.grow(b"", b"not json", b"", b"")
+    world.change(made, body=None, quarantined_count="2", record_count="2")
+    assert {fault.kind for fault in (await world.audit()).faults} == {Kind.BODY, Kind.QUARANTINE}
+
+
+def test_a_quarantine_line_needs_a_reason(world: World) -> None:
+    made = world.grow(b"", b"not json")
+    audit = QuarantineAudit(made.metadata)
+    line = encode_envelope(offset=1, timestamp=0, key=None, headers=(), value=b"not json")
+    assert audit.add(line) is not None
+    assert audit.fault == "line 1 (offset 1) has no reason"
+
+
+async def test_a_listing_that_breaks_off_tells_no_key_twice(world: World, chain: list[Made]) -> None:
+    world.store.page_size = 1
+    broken = 0
+
+    def plan(asked: Asked) -> Fail | None:
+        nonlocal broken
+        broken += asked.call is Call.LIST
+        return Fail() if asked.call is Call.LIST and broken == 3 else None
+
+    world.store.plan = plan
+    findings = await world.audit()
+    assert findings.clean
+    assert findings.partitions[0].objects == 3
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_a_body_comes_back_whole_in_pieces_of_any_size(compression: str) -> None:
+    lines = b"".join(b'{"n":%d}\n' % n for n in range(500)) + b"x" * (5 * MAX_OUTPUT_BYTES) + b"\n"
+    stream = compressor(compression)
+    body = stream.compress(lines) + stream.flush()
+    for size in (997, len(body)):
+        decoder = body_decoder(compression)
+        pieces = [out for at in range(0, len(body), size) for out in decoder.add(body[at : at + size])]
+        decoder.finish()
+        assert b"".join(pieces) == lines
+        assert compression != "gzip" or max(map(len, pieces)) <= MAX_OUTPUT_BYTES
+
+
+@given(st.lists(st.binary(max_size=8), max_size=8), st.integers(1, 9))
+def test_lines_come_back_whatever_the_pieces(lines: list[bytes], size: int) -> None:
+    lines = [line.replace(b"\n", b"") for line in lines]
+    data = b"".join(line + b"\n" for line in lines)
+    splitter, tally, found = LineSplitter(), Tally(), list[bytes]()
+    for at in range(0, len(data), size):
+        found += splitter.add(data[at : at + size])
+        tally.add(data[at : at + size])
+    assert found == lines
+    assert tally.finish().lines == len(lines)
+
+
+def test_a_last_line_without_newline_is_no_whole_body() -> None:
+    tally = Tally()
+    tally.add(b"a\nb")
+    with pytest.raises(BodyError, match="newline"):
+        tally.finish()
+
+
+def test_progress_is_a_bar_on_a_terminal_and_nothing_elsewhere() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    at = [0.0]
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        with ProgressBar(stream, clock=lambda: at[0]) as bar:
+            bar.expect(100, what="checked")
+            at[0] += 2.0
+            bar.advance(50, 3_000_000)
+            bar.advance(10, 0)  # too soon to be drawn
+    assert file.getvalue() == ""
+    drawn = terminal.getvalue().split("\r\x1b[K")
+    assert drawn == ["", "[###############...............]  50%  1 objects checked, 0/s, 3 MB", ""]
 
 
 # ---- what is shown --------------------------------------------------------------------------------------------------
