@@ -464,6 +464,15 @@ def test_a_batch_is_sealed_at_a_limit_where_the_held_back_record_starts() -> Non
     assert [type(action) for action in seat.last()] == [events.Append, events.Seal, events.Append]
 
 
+def test_the_key_is_that_of_the_first_record_whatever_comes_after_it() -> None:
+    seat = running(10, rules=replace(RULES, limits=replace(RULES.limits, records=100)))
+    seat.polled(run_of(11, hour=0))
+    seat.polled(run_of(12, hour=2))
+    seat.tick(60.0)
+    chunk = seat.the(events.Seal).chunk
+    assert (chunk.key, chunk.first_timestamp, chunk.max_timestamp) == (key(10), HOUR_MS, 2 * HOUR_MS)
+
+
 def test_without_a_held_back_record_it_ends_at_the_consumed_position() -> None:
     seat = positioned(10)
     seat.polled(run_of(10, 11, 12), end=19)  # control batches trail
