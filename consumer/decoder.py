@@ -66,13 +66,11 @@ class _GzipDecoder:
                 raise _trailing(len(waiting))
             try:
                 output = self._stream.decompress(waiting, MAX_OUTPUT_BYTES)
-                waiting = self._stream.unconsumed_tail or self._stream.unused_data
-                yield output
-                while len(output) == MAX_OUTPUT_BYTES and not waiting and not self._stream.eof:
-                    output = self._stream.decompress(b"", MAX_OUTPUT_BYTES)  # what did not fit before
-                    yield output
             except zlib.error as error:
                 raise BodyError(f"not gzip: {error}") from error
+            # Output that did not fit comes with the next input: at least the stream's last 8 bytes are still waiting.
+            waiting = self._stream.unconsumed_tail or self._stream.unused_data
+            yield output
 
     def finish(self) -> None:
         if not self._stream.eof:
