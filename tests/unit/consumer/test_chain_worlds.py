@@ -102,8 +102,8 @@ class World:
             Writer(
                 name,
                 Limits(
-                    records=choose.randint(1, 5),
-                    bytes=choose.choice((6, 12, 100)),
+                    records=choose.choice((1, 2, 3, 5, 40)),  # 40: an hour does not cut at once
+                    bytes=choose.choice((6, 12, 100, 2000)),
                     seconds=choose.choice((4.0, 60.0)),
                     bucket=self.keys.bucket,
                 ),
