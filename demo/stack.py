@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from demo.foreground import Foreground
 from demo.installation import InstallationError
 from demo.local_servers import LocalServers, install
 from demo.progress import Progress, ProgressReader
@@ -52,16 +53,18 @@ async def run(options: Options) -> int:
             terminal.say(f"Another demo is running on {options.folder}; stop it first.")
             return 1
         try:
-            return await _Run(options, terminal).run()
+            with Foreground() as foreground:
+                return await _Run(options, terminal, foreground).run()
         except (DemoError, InstallationError, ServerError) as error:
             terminal.say(f"The demo ended: {error}")
             return 1
 
 
 class _Run:
-    def __init__(self, options: Options, terminal: Terminal) -> None:
+    def __init__(self, options: Options, terminal: Terminal, foreground: Foreground) -> None:
         self._options = options
         self._terminal = terminal
+        self._foreground = foreground
         self._stop = asyncio.Event()
         self._supervisor = Supervisor(terminal)
         self._servers: LocalServers | None = None
@@ -70,6 +73,7 @@ class _Run:
     async def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._asked_to_stop)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTSTP, self._foreground.suspend)
         self._terminal.say("Setting up what is missing (the first time takes a minute or two) …")
         try:
             installed = await asyncio.to_thread(install, self._options)
@@ -153,6 +157,7 @@ class _Run:
         return True
 
     async def _turn(self) -> None:
+        self._foreground.take()
         try:
             await asyncio.wait_for(self._stop.wait(), TURN_SECONDS)
         except TimeoutError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +157,87 @@ async def test_one_interrupt_stops_the_demo_and_its_own_servers_in_order(tmp_pat
     assert "producer" not in lines[first_of_consumers:], demo.output
     assert folder
     assert list(Path(folder[1]).glob("topic=task/**/*.jsonl.gz"))
+
+
+class PersonAtTerminal:
+    """An interactive shell on a terminal of its own, and who types into it."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        kept = {name: value for name, value in SHELL.items() if not name.startswith("DEMO_")}
+        environ = kept | {"PYTHON": sys.executable, "PS1": "$ "} | settings
+        self._terminal, theirs = pty.openpty()
+        self.shell = subprocess.Popen(
+            # The script makes the terminal its session's own, as a login does.
+            [sys.executable, "-I", "-S", "-c", _LOGIN, "bash", "--norc", "-i"],
+            cwd=ROOT,
+            env=environ,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        os.set_blocking(self._terminal, False)
+        self.screen = ""
+        self._seen = 0
+
+    def types(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    async def sees(self, pattern: str, seconds: float = PATIENCE_SECONDS) -> re.Match[str]:
+        """Wait for the pattern behind what was seen last."""
+        match: re.Match[str] | None = None
+
+        def shown() -> bool:
+            nonlocal match
+            self._read()
+            match = re.compile(pattern, re.MULTILINE).search(self.screen, self._seen)
+            return match is not None
+
+        try:
+            await eventually(shown, f"{pattern} on the screen", seconds)
+        except AssertionError:
+            print(self.screen)
+            raise
+        assert match
+        self._seen = match.end()
+        return match
+
+    def leaves(self) -> None:
+        """Closes the terminal: who still runs on it is hung up."""
+        os.close(self._terminal)
+        self.shell.kill()
+        self.shell.wait()
+
+    def _read(self) -> None:
+        try:
+            while part := os.read(self._terminal, 65_536):
+                self.screen += part.decode(errors="replace").replace("\r\n", "\n")
+        except (BlockingIOError, OSError):
+            return  # nothing more now, or the shell has ended
+
+
+_LOGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
+@pytest.mark.skipif(not shutil.which("bash"), reason="job control is a shell's")
+async def test_make_demo_obeys_ctrl_z_and_ends_well_by_ctrl_c(kafka: Kafka, s3: S3) -> None:
+    topic = unique("topic")
+    person = PersonAtTerminal(on_servers(kafka, s3, topic, unique("bucket")) | {"NO_COLOR": "1"})
+    try:
+        person.types("make demo; echo make: $?\n")
+        await person.sees(r"^=== ", SETUP_SECONDS)
+        person.types("\x1a")
+        await person.sees(r"^make: 148$")  # 128 + SIGTSTP
+        person.types("fg; echo make: $?\n")
+        await person.sees(r"first object stored$")
+        person.types("\x03")
+        assert (await person.sees(r"^make: (\d+)$"))[1] == "0", person.screen
+        person.types("unset DEMO_TOPIC; exec sleep 60\n")  # the shell itself has the topic in its environment
+        await eventually(lambda: left_behind({topic}) == [], "the end of all that was started", 10)
+    finally:
+        person.leaves()
 
 
 async def test_a_service_that_dies_ends_the_demo_with_its_last_lines(tmp_path: Path, kafka: Kafka, s3: S3) -> None:
