@@ -4,10 +4,11 @@ Owns: the order of the questions and the two listings. Does not own: any judgeme
 (`inspector`), the comparison (`deep_audit`), the output (`verify`).
 
 It may run beside consumers. Committed offsets are read before the bucket is listed: what was committed by then was put
-before, so an offset beyond the listed objects is a fault and no race. The log's ends are read after it. A listing is no
-snapshot either: an object can be put behind the place that was just listed, its successor ahead of it. So where
-something seems to be missing below an object that was seen, the bucket is listed once more: whatever lies below that
-object was put before it, and is there now.
+before, so an offset beyond the listed objects is a fault and no race. What begins at or above the log's end of that
+moment is left to the next audit, or a busy chain's end could be chased for ever; unless it begins beyond the log's end
+as it is after the listing: no object of ours can. A listing is no snapshot either: an object can be put behind the
+place that was just listed, its successor ahead of it. So where something seems to be missing below an object that was
+seen, the bucket is listed once more: whatever lies below that object was put before it, and is there now.
 
 Memory: about 300 bytes an object (a Link, and its start in a set while the bucket is listed again), the names of
 quarantine objects, and for each of CONCURRENCY inspections one piece of a body with its decompressed output.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from consumer.keys import ParsedKey
     from consumer.log_reader import LogReader
     from consumer.ports import Committed, LogRange, Store, TopicIdentity
     from consumer.settings import Settings
@@ -68,6 +70,7 @@ class _Ledger:
     bad_starts: set[tuple[int, int]] = field(default_factory=set)
     quarantines: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
+    later: list[tuple[ParsedKey, str]] = field(default_factory=list)
     other_keys: int = 0
     body_bytes: int = 0
 
@@ -104,6 +107,7 @@ class Auditor:
         self._alone = alone
         self._keys = settings.keys
         self._ledger = _Ledger()
+        self._horizon: dict[int, int] = {}
         self._findings = Findings(
             bucket=settings.s3_bucket,
             prefix=self._keys.prefix,
@@ -137,10 +141,15 @@ class Auditor:
             what="checked",
         )
         inspector = Inspector(self._store, ground)
+        before = await kafka.log_ranges(range(identity.partitions))
+        self._horizon = {partition: log.high_watermark for partition, log in before.items()}
         await self._inspect_all(inspector, listed(self._store, self._keys.listing_prefix))
+        logs = await kafka.log_ranges(range(identity.partitions))
+        for (partition, start), key in self._ledger.later:
+            if start >= logs[partition].high_watermark:
+                await self._inspect(inspector, key)
         for links in self._ledger.links.values():
             links.sort()
-        logs = await kafka.log_ranges(range(identity.partitions))
         verdicts = self._verdicts(ground, committed, logs)
         if unproven := [verdict.findings.partition for verdict in verdicts.values() if verdict.unproven]:
             await self._inspect_missed(inspector, unproven)
@@ -183,9 +192,13 @@ class Auditor:
         async def next_key() -> str | None:
             async with turn:
                 async for key in keys:
-                    if self._keys.parse(key) is not None:
+                    parsed = self._keys.parse(key)
+                    if parsed is None:
+                        self._ledger.other_keys += not key.startswith(self._keys.other_layout_prefix)
+                    elif parsed.start < self._horizon.get(parsed.partition, parsed.start + 1):
                         return key
-                    self._ledger.other_keys += not key.startswith(self._keys.other_layout_prefix)
+                    else:
+                        self._ledger.later.append((parsed, key))
                 return None
 
         async def work() -> None:

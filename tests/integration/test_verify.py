@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import json
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from shared.kafka import connection_options
 from shared.schemas import sign_offset
 from shared.settings import load
 from tests.planting import CHAIN, NOON, Planter, layout_for
+from tests.processes import ServiceProcess
 from tests.servers import S3, Kafka, Produced, unique
 
 if TYPE_CHECKING:
@@ -310,6 +313,43 @@ async def test_a_server_that_is_away_is_named(place: Place, variable: str, monke
     told = json.loads(said)
     assert (code, told["complete"], told["clean"]) == (1, False, False)
     assert ("127.0.0.1" if variable.startswith("kafka") else place.settings.s3_bucket) in told["faults"][0]["what"]
+
+
+async def test_beside_a_live_consumer_nothing_is_called_a_fault(kafka: Kafka, s3: S3, tmp_path: Path) -> None:
+    topic = await kafka.create_topic(partitions=2)
+    environ = {
+        **s3.environ(),
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KAFKA_TOPIC": topic,
+        "KAFKA_GROUP_ID": unique("group"),
+        "S3_BUCKET": await s3.create_bucket(),
+        "BATCH_MAX_SECONDS": "0.5",
+    }
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        while not stop.is_set():
+            await kafka.produce(topic, [Produced(value=b'{"n":%d}' % n, partition=n % 2) for n in range(50)])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.1)
+
+    with ServiceProcess(["consumer"], environ, tmp_path) as consumer:
+        loading = asyncio.create_task(load())
+        await consumer.logged("Uploaded", count=5)
+        objects = []
+        for _ in range(3):
+            with ServiceProcess(["consumer", "verify", "--deep"], environ, tmp_path) as audit:
+                assert await audit.ended(120) == 0, audit.output()
+            total = next(line for line in audit.output().splitlines() if line.split()[:1] == ["total"])
+            objects.append(int(total.split()[2]))
+        assert objects[0] < objects[-1]  # it grew meanwhile
+        ends = tmp_path / "ends.csv"
+        with ServiceProcess(["consumer", "verify", "--ends", str(ends)], environ, tmp_path) as refused:
+            assert await refused.ended(60) == 1
+        assert "has members: stop all consumers first" in refused.output()
+        assert not ends.exists()
+        stop.set()
+        await loading
 
 
 async def test_a_wrong_option_is_exit_code_2(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -491,6 +491,8 @@ async def test_objects_put_behind_the_listings_back_are_no_gap(world: World, cha
     world.grow(b"", partition=1)
     late = world.grow(b"", b"")
     hidden = world.store.objects.pop(late.main.key)
+    next_hour = [record(10, timestamp=NOON + 3_600_000)]
+    world.log.append_records(0, next_hour)
     world.commit(8)
     pages = 0
 
@@ -500,9 +502,7 @@ async def test_objects_put_behind_the_listings_back_are_no_gap(world: World, cha
             pages += 1
             if pages == 5:  # hour 12 of partition 0 has been told, and the first object of partition 1
                 world.store.objects[late.main.key] = hidden
-                records = [record(10, timestamp=NOON + 3_600_000)]
-                world.log.append_records(0, records)
-                world.put(world.planter.object(records))
+                world.put(world.planter.object(next_hour))
                 world.commit(11)
 
     world.store.before = meanwhile
@@ -510,6 +510,30 @@ async def test_objects_put_behind_the_listings_back_are_no_gap(world: World, cha
     assert findings.faults == ()
     assert findings.partitions[0].chain_end == 11
     assert findings.partitions[0].committed == 8
+
+
+async def test_the_end_of_a_busy_chain_is_not_chased(world: World, chain: list[Made]) -> None:
+    """With each page of the listing another object comes; only what was in the log at the beginning is looked at."""
+    world.store.page_size = 1
+    pages = 0
+
+    async def meanwhile(asked: Asked) -> None:
+        nonlocal pages
+        if asked.call is Call.LIST and asked.key == world.keys.listing_prefix and pages < 30:
+            pages += 1
+            world.grow(b"")
+
+    world.store.before = meanwhile
+    findings = await world.audit(deep=True)
+    assert findings.clean
+    assert (findings.partitions[0].chain_end, findings.partitions[0].lag) == (8, 30)
+    assert len(world.store.asked(Call.READ)) == 2 * 4  # three bodies and a quarantine, twice
+
+
+async def test_an_object_beyond_the_logs_end_is_found(world: World, chain: list[Made]) -> None:
+    world.store.place(world.keys.render(partition=0, start=99, timestamp=NOON), b"", {})
+    world.put(world.planter.object([record(100)]))
+    assert told(await world.audit()) == [(Kind.GAP, 0, 8, 100), (Kind.LOG, 0, 8, 101), (Kind.FOREIGN, 0, 99, None)]
 
 
 async def test_an_object_that_expires_while_it_is_looked_at_is_left_out(world: World, chain: list[Made]) -> None:
