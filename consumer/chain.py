@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from consumer.batch import Batch, Limits, admit
 from consumer.events import (
@@ -53,6 +53,7 @@ from consumer.events import (
     Stalled,
     Tick,
     Unanswered,
+    Unreadable,
     Unsigned,
     Waiting,
 )
@@ -98,11 +99,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
-    """Why a partition cannot go on, and since when (monotonic seconds). `key` when an object is in the way."""
+    """Why a partition cannot go on, and since when (monotonic seconds). `key` when an object is in the way.
+
+    `met_by_reading`: found where the next record is, so only going on past it shows that it is gone.
+    """
 
     reason: str
     key: str | None
     since: float
+    met_by_reading: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +118,19 @@ class Retry:
     since: float
 
 
+class Held(NamedTuple):
+    """A wire batch from the record at index `begin` on, and when it arrived (monotonic seconds)."""
+
+    wire: WireBatch
+    begin: int
+    arrived_at: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """The state. `position` is the chain's end as seen, `fetch_next` the offset of the next record to be taken.
 
-    `held` are wire batches that arrived but are not in the open batch yet, each with the index of its first record.
+    `held` are wire batches that arrived but are not in the open batch yet.
     """
 
     partition: int
@@ -127,7 +140,7 @@ class Chain:
     fetch_next: int = -1
     batch: Batch = _NO_BATCH
     full: bool = False  # the open batch is sealed as soon as nothing is in flight
-    held: tuple[tuple[WireBatch, int], ...] = ()
+    held: tuple[Held, ...] = ()
     chunk: Chunk | None = None
     asking: bool = False  # the outcome of the chunk's put is unknown, HEAD is under way
     attempt: int = 0
@@ -164,7 +177,7 @@ class Chain:
 
 
 def assigned(partition: int, *, epoch: int) -> tuple[Chain, tuple[Action, ...]]:
-    """The chain of a partition that has just become ours. `epoch` is above every earlier one of this process."""
+    """The chain of a partition that has just become ours, with the epoch of the first answers it takes."""
     return Chain(partition=partition, epoch=epoch), (Locate(epoch=epoch),)
 
 
@@ -223,6 +236,8 @@ class _Turn:
         match event:
             case Polled(item=item):
                 self._polled(item)
+            case Unreadable(reason=reason):
+                self._unreadable(reason)
             case Tick():
                 self._tick()
             case Pressure():
@@ -352,7 +367,7 @@ class _Turn:
             batch=Batch(start=end, lost=lost),
             full=False,
             held=(),
-            stall=stall if stall and stall.key else None,  # an object in the way is gone only when the probe says so
+            stall=stall if stall and stall.met_by_reading else None,
             waiting=None,
             due=None,
             above_since=None,
@@ -375,8 +390,17 @@ class _Turn:
         elif item.start != chain.fetch_next:
             self._do(Seek(offset=chain.fetch_next))
         else:
-            self._set(held=chain.held + tuple((wire, 0) for wire in item.batches), fetch_next=item.next_offset)
+            arrived = tuple(Held(wire, 0, self.now) for wire in item.batches)
+            self._set(held=chain.held + arrived, fetch_next=item.next_offset)
             self._advance()
+
+    def _unreadable(self, reason: str) -> None:
+        if self.chain.reads and not self.chain.draining and not self.chain.relocate:
+            self._stall(
+                f"a batch of records at or after offset {self.chain.fetch_next} cannot be decoded: {reason}; they stay in"
+                " Kafka; repair the topic or move the chain behind them by a new S3_PREFIX",
+                met_by_reading=True,
+            )
 
     def _advance(self) -> None:
         """Everything that can be done with what is there."""
@@ -397,20 +421,23 @@ class _Turn:
                     self._locate()
 
     def _probe(self) -> None:
-        wire, begin = self.chain.held[0]
+        wire, begin, _ = self.chain.held[0]
         self._set(phase=Phase.PROBING)
         key = self._key(self.chain.batch.start, wire.timestamps[begin])
         self._do(Head(epoch=self.chain.epoch, key=key))
 
     def _fill(self) -> None:
         while self.chain.held and not self.chain.full and not self.chain.draining:
-            (wire, begin), *rest = self.chain.held
+            (wire, begin, arrived_at), *rest = self.chain.held
             admission = admit(self.chain.batch, wire, begin, limits=self.rules.limits, now=self.now)
             if admission.end > begin:
                 self._do(Append(wire=wire, begin=begin, end=admission.end, size=admission.size))
             if admission.end < len(wire.values):
-                rest = [(wire, admission.end), *rest]
-            self._set(batch=admission.batch, full=admission.full, held=tuple(rest))
+                rest = [Held(wire, admission.end, arrived_at), *rest]
+            batch = admission.batch
+            if not self.chain.batch.records:
+                batch = replace(batch, opened_at=arrived_at)  # its time counts from there, however long it was held
+            self._set(batch=batch, full=admission.full, held=tuple(rest))
 
     def _must_seal(self) -> bool:
         batch = self.chain.batch
@@ -423,7 +450,7 @@ class _Turn:
         batch = self.chain.batch
         end = self.chain.fetch_next
         if self.chain.held:
-            wire, begin = self.chain.held[0]
+            wire, begin, _ = self.chain.held[0]
             end = wire.offsets[begin]
         first_timestamp = 0 if batch.first_timestamp is None else batch.first_timestamp
         chunk = Chunk(
@@ -479,7 +506,7 @@ class _Turn:
     def _head_answered(self, found: Found | None) -> None:
         if self.chain.phase is Phase.PROBING:
             if found is not None:
-                wire, begin = self.chain.held[0]
+                wire, begin, _ = self.chain.held[0]
                 self._adopt(found, first_timestamp=wire.timestamps[begin], lost=self.chain.batch.lost)
                 return
             self._set(phase=Phase.RUNNING, stall=None, retry=None)
@@ -505,7 +532,7 @@ class _Turn:
                 first_timestamp=first_timestamp if comparable else None,
             )
         except SchemaError as error:
-            self._stall(f"a foreign object lies where the next one belongs: {error}", found.key)
+            self._stall(f"a foreign object lies where the next one belongs: {error}", found.key, met_by_reading=True)
             return
         end, chunk = metadata.next_offset, self.chain.chunk
         if chunk is not None and chunk.next_offset == end:
@@ -569,13 +596,13 @@ class _Turn:
         )
         self._do(Drop())
 
-    def _stall(self, reason: str, key: str | None = None) -> None:
+    def _stall(self, reason: str, key: str | None = None, *, met_by_reading: bool = False) -> None:
         before = self.chain.stall
         since = self.now if before is None else before.since
         self._drop()
         self._set(
             phase=Phase.STALLED,
-            stall=Stall(reason=reason, key=key, since=since),
+            stall=Stall(reason=reason, key=key, since=since, met_by_reading=met_by_reading),
             batch=_NO_BATCH,
             waiting=None,
             due=self.now + STALL_LOOK_SECONDS,

@@ -56,6 +56,13 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A wire batch arrived whole (its CRC is right) but cannot be decoded; nothing of its poll was taken."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """Answer to Seal: the body is complete; `quarantine` says whether some of its records must be put aside first."""
 
@@ -114,6 +121,7 @@ Event: TypeAlias = (
     Located
     | Recovered
     | Polled
+    | Unreadable
     | Finished
     | QuarantineStored
     | PutAnswered

@@ -99,13 +99,13 @@ class Partition:
     def unstored_records(self) -> int:
         """Records taken from Kafka that are not known to be in the bucket."""
         in_flight = self.chain.chunk.records if self.chain.chunk else 0
-        held = sum(len(wire.values) - begin for wire, begin in self.chain.held)
+        held = sum(len(wire.values) - begin for wire, begin, _ in self.chain.held)
         return self.chain.batch.records + in_flight + held
 
     @property
     def buffered_bytes(self) -> int:
         """Memory of everything held, waiting, open or in flight."""
-        held = sum(len(value) for wire, begin in self.chain.held for value in wire.values[begin:] if value)
+        held = sum(len(value) for wire, begin, _ in self.chain.held for value in wire.values[begin:] if value)
         return held + self._waiting_bytes + self._builder.size + self._body_bytes
 
     @property

@@ -490,6 +490,19 @@ def test_it_is_sealed_when_its_time_is_over_and_not_before() -> None:
     assert seat.the(events.Seal).chunk.next_offset == 11
 
 
+def test_the_time_of_a_batch_counts_from_the_arrival_of_its_first_record_even_if_it_was_held() -> None:
+    seat = running(10, 11, 12)
+    seat.now = 110.0
+    seat.polled(run_of(13, 14, 15, 16))
+    assert seat.chain.full, "one chunk is in flight, the batch behind it is full, the record 16 is held"
+    seat.now = 150.0
+    seat.finish()
+    seat.put(PutAnswer.CREATED)
+    assert seat.the(events.Seal).chunk.start == 13
+    assert seat.chain.batch.opened_at == 110.0
+    assert seat.chain.batch.start == 16
+
+
 def test_a_batch_without_records_is_never_sealed() -> None:
     seat = running(10, 11, 12)
     seat.finish()
@@ -734,7 +747,9 @@ def stalled() -> Seat:
 def test_a_stall_drops_the_buffer_and_stops_fetching() -> None:
     seat = stalled()
     assert [type(action) for action in seat.last()] == [events.Drop, events.Stalled]
-    assert seat.chain.stall == chain.Stall(reason=seat.the(events.Stalled).reason, key=key(10), since=100.0)
+    assert seat.chain.stall == chain.Stall(
+        reason=seat.the(events.Stalled).reason, key=key(10), since=100.0, met_by_reading=True
+    )
     assert not seat.chain.wants_records
     seat.polled(run_of(11), start=11)
     assert seat.last() == ()
@@ -746,6 +761,20 @@ def test_every_30_seconds_it_is_looked_at_again_from_step_1() -> None:
     assert seat.last() == ()
     seat.tick(0.1)
     assert seat.last() == (events.Locate(epoch=seat.chain.epoch),)
+
+
+def test_a_wire_batch_that_cannot_be_decoded_stalls_and_is_said_once() -> None:
+    seat = running(10)
+    seat.feed(events.Unreadable(reason="broken zstd"))
+    assert "at or after offset 11" in seat.the(events.Stalled).reason
+    assert "broken zstd" in seat.the(events.Stalled).reason
+    assert seat.none(events.Commit)
+    seat.tick(30.0)
+    seat.located(signed(10))
+    assert seat.chain.stall is not None, "nothing has been read past it"
+    seat.feed(events.Unreadable(reason="broken zstd"))
+    assert seat.chain.phase is Phase.STALLED
+    assert seat.none(events.Stalled)
 
 
 def test_answers_to_earlier_requests_are_ignored() -> None:
