@@ -397,8 +397,8 @@ class _Turn:
     def _unreadable(self, reason: str) -> None:
         if self.chain.reads and not self.chain.draining and not self.chain.relocate:
             self._stall(
-                f"a batch of records at or after offset {self.chain.fetch_next} cannot be decoded: {reason}; they stay in"
-                " Kafka; repair the topic or move the chain behind them by a new S3_PREFIX",
+                f"a batch of records at or after offset {self.chain.fetch_next} cannot be decoded: {reason}; they stay"
+                " in Kafka; repair the topic or move the chain behind them by a new S3_PREFIX",
                 met_by_reading=True,
             )
 
