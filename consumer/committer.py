@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from consumer.ports import Committed, CommitRefusedError, SourceError
+from consumer.ports import CommitRefusedError, Committed, SourceError
 from shared.schemas import sign_offset
 
 if TYPE_CHECKING:

@@ -99,6 +99,12 @@ class Agreement:
     async def _create(self, identity: TopicIdentity, committed: Mapping[int, Committed | None]) -> bytes:
         keys = self._terms.keys
         self._refuse_foreign_signatures(committed, None)
+        if any(committed.values()):
+            committed = await self._predecessor_gone(list(committed))
+            body = await self._ask(keys.layout_key, lambda: self._store.get(keys.layout_key))
+            if body is not None:  # made while we waited; a signature read before it is that layout's
+                return body
+            self._refuse_foreign_signatures(committed, None)
         body = await self._objects_without_layout()
         if body is not None:
             return body
@@ -149,8 +155,6 @@ class Agreement:
         )
 
     async def _origins(self, committed: Mapping[int, Committed | None]) -> dict[str, int]:
-        if any(committed.values()):
-            committed = await self._predecessor_gone(list(committed))
         logs = await self._ask("the topic's offsets", lambda: self._kafka.log_ranges(list(committed)))
         origins: dict[str, int] = {}
         faults: list[str] = []
@@ -218,7 +222,7 @@ class Agreement:
         async def folders() -> list[str]:
             return [folder async for folder in self._store.list_folders(keys.other_layout_prefix)]
 
-        return [folder for folder in await self._ask("layouts", folders) if folder != keys.quarantine_prefix]
+        return await self._ask("layouts", folders)  # our quarantine too: it could be the folder of a topic named so
 
     def _decode(self, body: bytes) -> Layout:
         try:

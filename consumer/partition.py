@@ -66,6 +66,7 @@ class Partition:
         self._work: deque[events.Append | events.Seal] = deque()
         self._working: object | None = None  # the body work that counts; one that was dropped is another
         self._waiting_bytes = 0
+        self._waiting_records = 0  # bytes alone would let tombstones pile up
         self._body: Body | None = None
         self._sealed_at = 0.0
         self.last_object: str | None = None
@@ -93,7 +94,7 @@ class Partition:
     @property
     def wants_records(self) -> bool:
         """Whether a poll should bring more: not while a fetch's worth still waits for its turn in the thread."""
-        return self.chain.wants_records and self._waiting_bytes <= 0
+        return self.chain.wants_records and not self._waiting_records
 
     @property
     def unstored_records(self) -> int:
@@ -185,7 +186,7 @@ class Partition:
                 task.cancel()
         self._work.clear()
         self._working = None
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_records = 0
         self._builder = self._desk.new_builder()
         self._body = None
 
@@ -213,6 +214,7 @@ class Partition:
         if isinstance(work, events.Append):
             self._desk.report.received(work.wire, work.begin, work.end)
             self._waiting_bytes += work.size
+            self._waiting_records += work.end - work.begin
         else:
             self._sealed_at = self._desk.now()
         self._work.append(work)
@@ -229,6 +231,7 @@ class Partition:
             if appends:
                 await self._desk.in_thread(partial(_append_all, builder, appends))
                 self._waiting_bytes -= sum(append.size for append in appends)
+                self._waiting_records -= sum(append.end - append.begin for append in appends)
                 self._desk.changed()
             elif isinstance(seal := self._work.popleft(), events.Seal):
                 body = await self._desk.in_thread(builder.finish)

@@ -2,7 +2,8 @@
 
 Owns: that memory, and the limit after which the process should make room for another. Does not own: requests, retries.
 
-An answer is 200, 404 or 412. A process with nothing to ask does not fail: time counts only from failure to failure.
+An answer is 200, 404 or 412, each entry of a listing too. A process with nothing to ask does not fail: time counts from
+failure to failure, and anew after a pause longer than any between the attempts of one request.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from consumer.ports import Found, PutAnswer, Store, Upload
 
 GIVE_UP_SECONDS: Final = 900.0
+PAUSE_SECONDS: Final = 60.0  # repeated requests wait half of that at most: after as long nothing was asked
 
 
 class GaveUpError(Exception):
@@ -33,19 +35,26 @@ class WatchedStore:
         self.give_up_seconds = give_up_seconds
         self.failing_since: float | None = None
         self.last_reason = ""
+        self._failed_at = 0.0
         # Whether the last failure came more than the limit after the first, without an answer in between.
         self.exhausted = False
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
+        began = self._clock()
         try:
             yield
         except StoreError as error:
             now = self._clock()
-            self.failing_since = now if self.failing_since is None else self.failing_since
+            if self.failing_since is None or began - self._failed_at > PAUSE_SECONDS:
+                self.failing_since = now
+            self._failed_at = now
             self.last_reason = error.reason
             self.exhausted = now - self.failing_since >= self.give_up_seconds
             raise
+        self._answered()
+
+    def _answered(self) -> None:
         self.failing_since = None
         self.exhausted = False
 
@@ -60,11 +69,13 @@ class WatchedStore:
     async def list_keys(self, prefix: str) -> AsyncIterator[str]:
         with self._watched():
             async for key in self._store.list_keys(prefix):
+                self._answered()
                 yield key
 
     async def list_folders(self, prefix: str) -> AsyncIterator[str]:
         with self._watched():
             async for folder in self._store.list_folders(prefix):
+                self._answered()
                 yield folder
 
     async def get(self, key: str) -> bytes | None:
@@ -74,4 +85,5 @@ class WatchedStore:
     async def read(self, key: str) -> AsyncIterator[bytes]:
         with self._watched():
             async for piece in self._store.read(key):
+                self._answered()
                 yield piece

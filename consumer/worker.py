@@ -85,13 +85,12 @@ class Worker:
         self._clock = clock or asyncio.get_running_loop().time
         self._committer = Committer(source, chain_id=rules.layout.chain_id, report=report)
         self._locating: Rounds[Partition, events.Locate] = Rounds(self._locate_all, on_failure=self._locating_failed)
-        self._recovering: Rounds[Partition, events.Recover] = Rounds(
-            self._recover_all, on_failure=lambda error: self.request_failed("listing the bucket", error)
-        )
+        self._recovering: Rounds[Partition, events.Recover] = Rounds(self._recover_all, on_failure=self._listing_failed)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="body")
         self._group: asyncio.TaskGroup | None = None
         self._something_changed = asyncio.Event()
         self._epoch = 0
+        self._poll_due = 0.0
         self._stall_lines: dict[int, float] = {}
         self._log_ends: dict[int, int] = {}
 
@@ -119,6 +118,9 @@ class Worker:
                 for task in serving:
                     task.cancel()
         finally:
+            for partition in self.partitions.values():
+                partition.abandon()  # their timers must not ring after the group's end
+            self.partitions.clear()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _join_and_poll(self, join: Callable[[], None]) -> None:
@@ -133,8 +135,8 @@ class Worker:
         if self.buffered_bytes < self._budget.memory_bytes:
             wanted = [number for number, partition in self.partitions.items() if partition.wants_records]
         if not wanted:
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
+            try:  # until a moment that changes do not put off: they can come one on the other's heels for ever
+                async with asyncio.timeout_at(self._poll_due):
                     await self._something_changed.wait()
             except TimeoutError:
                 await self._poll(())  # nothing to fetch, but the group must see that we poll, and we its errors
@@ -142,6 +144,7 @@ class Worker:
         await self._poll(wanted)
 
     async def _poll(self, wanted: Sequence[int]) -> None:
+        self._poll_due = asyncio.get_running_loop().time() + IDLE_SECONDS
         try:
             items = await self._source.poll(wanted, POLL_SECONDS)
         except SourceError as error:
@@ -304,6 +307,10 @@ class Worker:
 
     def _locating_failed(self, error: StoreError | SourceError) -> None:
         self._kafka_failed(error)
+
+    def _listing_failed(self, error: StoreError | SourceError) -> None:
+        self.report.asking_again("list the bucket", error)
+        self.request_failed("list the bucket", error)
 
     def _kafka_failed(self, error: StoreError | SourceError) -> None:
         self.kafka_trouble = str(error)
