@@ -30,12 +30,18 @@ def main(arguments: Sequence[str]) -> int:
     if command not in ("consume", "check", "verify") or (rest and command != "verify"):
         sys.stderr.write(USAGE + "\n")
         return EXIT_SETTINGS
+    if command == "verify":
+        from consumer.verify import parse  # noqa: PLC0415
+
+        parse(rest)  # before the settings are read: --help needs none
     return run(lambda: _dispatch(command, rest))
 
 
 async def _dispatch(command: str, rest: Sequence[str]) -> int:
     settings = load(Settings, os.environ)
-    logs.configure(settings.log_level, settings.log_format, "consumer")
+    # stdout belongs to the result of a command.
+    stream = sys.stdout if command == "consume" else sys.stderr
+    logs.configure(settings.log_level, settings.log_format, "consumer", stream)
     # Imported when needed: each command starts with its own libraries only.
     if command == "check":
         from consumer.check import check  # noqa: PLC0415

@@ -16,8 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumer.batch import Limits
-from consumer.chain import Rules, check_object
+from consumer.chain import check_object
 from consumer.findings import Fault, Kind, PartitionFindings
 from shared.schemas import Envelope, SchemaError, decode_envelope, signer
 
@@ -52,20 +51,6 @@ class Ground:
     layout: Layout
     keys: KeyTemplate
 
-    @property
-    def rules(self) -> Rules:
-        """The chain's rules, as far as they say what an object of the chain is."""
-        limits = Limits(records=0, bytes=0, seconds=0.0, bucket=self.keys.bucket)
-        return Rules(
-            layout=self.layout,
-            keys=self.keys,
-            limits=limits,
-            writer="",
-            skip_loss=False,
-            loss_wait_seconds=0.0,
-            compare_timestamps=True,
-        )
-
 
 def read_object(found: Found, *, ground: Ground) -> ObjectMetadata | Fault:
     """The metadata of an object whose key the template can have rendered, or what is wrong with them."""
@@ -74,7 +59,7 @@ def read_object(found: Found, *, ground: Ground) -> ObjectMetadata | Fault:
         raise ValueError(f"{found.key} is no key of the template")
     try:
         metadata = check_object(
-            found, rules=ground.rules, partition=parsed.partition, start=parsed.start, first_timestamp=None
+            found, layout=ground.layout, partition=parsed.partition, start=parsed.start, first_timestamp=None
         )
     except SchemaError as error:
         return Fault(

@@ -194,7 +194,7 @@ def step(chain: Chain, event: Event, *, rules: Rules, now: float) -> tuple[Chain
 
 
 def check_object(
-    found: Found, *, rules: Rules, partition: int, start: int, first_timestamp: int | None
+    found: Found, *, layout: Layout, partition: int, start: int, first_timestamp: int | None
 ) -> ObjectMetadata:
     """The metadata of an object that may be a link of our chain at `start`.
 
@@ -202,8 +202,8 @@ def check_object(
     """
     metadata = ObjectMetadata.decode(found.metadata)
     expected = {
-        "chain-id": (metadata.chain_id, rules.layout.chain_id),
-        "topic": (metadata.topic, rules.layout.topic),
+        "chain-id": (metadata.chain_id, layout.chain_id),
+        "topic": (metadata.topic, layout.topic),
         "partition": (metadata.partition, partition),
         "start-offset": (metadata.start_offset, start),
         "first-timestamp": (
@@ -312,7 +312,7 @@ class _Turn:
             msg = "the template cannot have rendered its key"
             raise SchemaError(msg)
         metadata = check_object(
-            found, rules=self.rules, partition=self.chain.partition, start=parsed.start, first_timestamp=None
+            found, layout=self.rules.layout, partition=self.chain.partition, start=parsed.start, first_timestamp=None
         )
         return metadata.next_offset
 
@@ -397,7 +397,7 @@ class _Turn:
     def _unreadable(self, reason: str) -> None:
         if self.chain.reads and not self.chain.draining and not self.chain.relocate:
             self._stall(
-                f"a batch of records at or after offset {self.chain.fetch_next} cannot be decoded: {reason}; they stay"
+                f"a batch of records behind the chain's end {self.chain.position} cannot be decoded: {reason}; it stays"
                 " in Kafka; repair the topic or move the chain behind them by a new S3_PREFIX",
                 met_by_reading=True,
             )
@@ -526,7 +526,7 @@ class _Turn:
         try:
             metadata = check_object(
                 found,
-                rules=self.rules,
+                layout=self.rules.layout,
                 partition=self.chain.partition,
                 start=start,
                 first_timestamp=first_timestamp if comparable else None,

@@ -25,7 +25,7 @@ from consumer.findings import Fault, Findings, Kind, as_json, as_text
 from consumer.log_reader import open_log_reader
 from consumer.progress import ProgressBar
 from shared.kafka import connection_options
-from shared.lifecycle import EXIT_CRASHED, EXIT_SETTINGS, EXIT_STOPPED
+from shared.lifecycle import EXIT_CRASHED, EXIT_STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,10 +37,7 @@ _READABLE: Final = 0o644
 
 async def verify(settings: Settings, arguments: Sequence[str], *, write: Callable[[str], object] | None = None) -> int:
     """Audit and `write` (to stdout) the result: 0 = clean, 1 = faults or not finished. SettingsError as at a start."""
-    try:
-        options = _options(arguments)
-    except SystemExit as end:  # argparse has said why
-        return EXIT_SETTINGS if end.code else EXIT_STOPPED
+    options = parse(arguments)
     findings = await _audit(settings, options)
     if options.ends is not None:
         findings = save_ends(findings, Path(options.ends))
@@ -48,13 +45,16 @@ async def verify(settings: Settings, arguments: Sequence[str], *, write: Callabl
     return EXIT_STOPPED if findings.clean else EXIT_CRASHED
 
 
-class _Options(argparse.Namespace):
+class Options(argparse.Namespace):
+    """What an audit is asked for."""
+
     deep: bool
     json: bool
     ends: str | None
 
 
-def _options(arguments: Sequence[str]) -> _Options:
+def parse(arguments: Sequence[str]) -> Options:
+    """The command line. As argparse does it: SystemExit with 0 for --help, with 2 for what is no option."""
     parser = argparse.ArgumentParser(
         prog="python -m consumer verify",
         description="Audit the bucket against layout, committed offsets and topic. Exit code 0 = clean, 1 = not.",
@@ -67,10 +67,10 @@ def _options(arguments: Sequence[str]) -> _Options:
         help="write topic,partition,offset of each chain's end, for kafka-consumer-groups --reset-offsets --from-file;"
         " refused when a chain has faults or the group has members",
     )
-    return parser.parse_args(arguments, namespace=_Options())
+    return parser.parse_args(arguments, namespace=Options())
 
 
-async def _audit(settings: Settings, options: _Options) -> Findings:
+async def _audit(settings: Settings, options: Options) -> Findings:
     connection = connection_options(settings)
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(ProgressBar(sys.stderr))

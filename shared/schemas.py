@@ -111,12 +111,14 @@ class ObjectMetadata(msgspec.Struct, frozen=True, kw_only=True, rename=lambda na
             msg = f"object metadata: {error}"
             raise SchemaError(msg) from error
         written = decoded.encode()
-        for field in msgspec.structs.fields(cls):
-            name = field.encode_name
+        for name in _METADATA_NAMES:
             if metadata.get(name) != written.get(name):  # 1.0 for 1, say: the conversion is more lenient than we are
                 msg = f"metadata {name} is {metadata.get(name)!r}, where {written.get(name)!r} would have been written"
                 raise SchemaError(msg)
         return decoded
+
+
+_METADATA_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(ObjectMetadata))
 
 
 # ---- the layout file -----------------------------------------------------------------------------------------------

@@ -766,7 +766,7 @@ def test_every_30_seconds_it_is_looked_at_again_from_step_1() -> None:
 def test_a_wire_batch_that_cannot_be_decoded_stalls_and_is_said_once() -> None:
     seat = running(10)
     seat.feed(events.Unreadable(reason="broken zstd"))
-    assert "at or after offset 11" in seat.the(events.Stalled).reason
+    assert "behind the chain's end 10" in seat.the(events.Stalled).reason
     assert "broken zstd" in seat.the(events.Stalled).reason
     assert seat.none(events.Commit)
     seat.tick(30.0)
