@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +158,14 @@ def _make(python: str, folder: Path, requirements: Path) -> None:
     if folder.exists():
         shutil.rmtree(str(folder))
     try:
-        subprocess.run([python, "-I", "-m", "venv", str(folder)], env=environment(), stdout=sys.stderr, check=True)
+        # In sessions of their own: Ctrl-C is for us, they would answer it with tracebacks.
+        subprocess.run(
+            [python, "-I", "-m", "venv", str(folder)],
+            env=environment(),
+            stdout=sys.stderr,
+            check=True,
+            start_new_session=True,
+        )
         subprocess.run(
             [
                 *(str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--progress-bar=off"),
@@ -168,6 +176,7 @@ def _make(python: str, folder: Path, requirements: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             check=True,
+            start_new_session=True,
         )
     except subprocess.CalledProcessError as error:
         raise SetupError(
@@ -191,6 +200,7 @@ def main(arguments: "list[str]") -> int:
     if not arguments or arguments[0].startswith("-"):
         print("usage: python3 bootstrap.py NAME [-m MODULE | PROGRAM] [WORDS…]", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that pip ends with us
     try:
         interpreter = ensure(arguments[0])
         if len(arguments) == 1:
@@ -201,6 +211,8 @@ def main(arguments: "list[str]") -> int:
     except SetupError as error:
         print("bootstrap: {}".format(error), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # the next try starts over
     command = [str(interpreter), *arguments[1:]]
     if not arguments[1].startswith("-"):
         command = [str(interpreter.parent / arguments[1]), *arguments[2:]]

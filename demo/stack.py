@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from demo import installation
 from demo.foreground import Foreground
 from demo.installation import InstallationError
 from demo.local_servers import LocalServers, install
@@ -78,7 +79,7 @@ class _Run:
         try:
             installed = await asyncio.to_thread(install, self._options)
         except InstallationError:
-            if self._stop.is_set():  # Ctrl-C in the terminal reached the set-up step as well
+            if self._stop.is_set():
                 return 0
             raise
         self._lap("set up")
@@ -197,6 +198,7 @@ class _Run:
         if not self._stop.is_set():
             self._stop.set()
             self._terminal.say("Stopping; once more ends everything at once.")
+            installation.abandon()
             return
         self._terminal.say("Ending everything at once; what is not in the bucket is still in Kafka.")
         self._supervisor.kill_all()

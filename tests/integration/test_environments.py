@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -98,6 +100,26 @@ def test_a_broken_set_up_is_told_and_starts_over(sandbox: Path) -> None:
     file.write_text("# nothing\n")
     ensure("empty")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_set_up_that_is_interrupted_ends_quietly_with_all_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    script = shutil.copy(bootstrap.__file__, tmp_path)
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "empty.txt").write_text("# nothing\n")
+    with subprocess.Popen(
+        [sys.executable, script, "empty"],
+        env={**bootstrap.environment(), "PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("Setting up .local/venv-empty-")
+        process.send_signal(number)
+        assert process.stderr.read() == ""  # read to its end: nobody holds the pipe any more
+    assert process.returncode == 130
 
 
 def test_an_unknown_environment_is_told_with_the_known_ones(sandbox: Path) -> None:
