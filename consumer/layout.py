@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from consumer.comparison import differences
 from consumer.ports import PutAnswer, SourceError, StoreError, Upload
 from consumer.retrying import until_answered
 from shared.schemas import LAYOUT_VERSION, Layout, SchemaError, signer
@@ -234,25 +235,14 @@ class Agreement:
             ) from error
 
     def _compare(self, layout: Layout, identity: TopicIdentity) -> None:
-        terms, keys = self._terms, self._terms.keys
-        if layout.version > LAYOUT_VERSION:
-            raise SettingsError(
-                [f"S3_PREFIX: {keys.layout_key} has version {layout.version}; allowed here: up to {LAYOUT_VERSION}"]
-            )
-        compared = (
-            ("KAFKA_TOPIC", keys.topic, layout.topic),
-            ("S3_KEY_TEMPLATE", keys.template, layout.template),
-            ("BATCH_MAX_RECORDS, RECORD_FORMAT, COMPRESSION (ext)", keys.ext, layout.ext),
-            ("RECORD_FORMAT", terms.record_format, layout.format),
-            ("COMPRESSION", terms.compression, layout.compression),
-            ("KAFKA_BOOTSTRAP_SERVERS (cluster id)", identity.cluster_id, layout.cluster_id),
-            ("KAFKA_TOPIC (topic id)", identity.topic_id, layout.topic_id),
+        terms = self._terms
+        faults = differences(
+            layout,
+            keys=terms.keys,
+            record_format=terms.record_format,
+            compression=terms.compression,
+            identity=identity,
         )
-        faults = [
-            f"{name}: {ours!r} here, {theirs!r} in {keys.layout_key}; allowed: the same, or another S3_PREFIX and group"
-            for name, ours, theirs in compared
-            if ours is not None and theirs is not None and ours != theirs
-        ]
         if faults:
             raise SettingsError(faults)
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from consumer import events
 from consumer.committer import Committer
 from consumer.encoder import BodyBuilder
 from consumer.partition import Partition
-from consumer.ports import SourceError, StoreError
+from consumer.ports import Fetched, SourceError, StoreError
 from consumer.recovery import find_ends
 from consumer.rounds import Rounds
 from consumer.vitals import GaveUpError, WatchedStore
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from consumer.chain import Rules
-    from consumer.ports import Fetched, OutOfRange, Source
+    from consumer.ports import OutOfRange, Source
     from consumer.report import Report
 
 POLL_SECONDS: Final = 0.25
@@ -41,7 +42,7 @@ PRESSURE_SHARE: Final = 0.8
 REVOKE_SHARE: Final = 0.6  # of the rebalance time-out: the rest is for commit and rejoin
 COMMIT_SHARE: Final = 0.1
 HEADS: Final = 16
-THREADS: Final = 2
+THREADS: Final = 3  # two for bodies, so that decoding what was polled waits for none of them
 
 T = TypeVar("T")
 
@@ -156,13 +157,15 @@ class Worker:
             return
         if items:
             self.kafka_trouble = None
-        for item in items:
-            self._hand_out(item)
+            await self._hand_out(items)
 
-    def _hand_out(self, item: Fetched | OutOfRange) -> None:
-        partition = self.partitions.get(item.partition)
-        if partition is not None:
-            partition.feed(events.Polled(item=item))
+    async def _hand_out(self, items: Sequence[Fetched | OutOfRange]) -> None:
+        """Decode in a thread, then feed: who was assigned anew meanwhile is fed nothing of it."""
+        owners = [self.partitions.get(item.partition) for item in items]
+        faults = await self.in_thread(partial(_decode, items))
+        for item, owner, fault in zip(items, owners, faults, strict=True):
+            if owner is not None and self.partitions.get(item.partition) is owner:
+                owner.feed(events.Polled(item=item) if fault is None else events.Unreadable(reason=fault))
 
     # ---- the source's Listener --------------------------------------------------------------------------------------
 
@@ -370,3 +373,18 @@ class Worker:
                     self.kafka_trouble = None
                 except SourceError as error:
                     self._kafka_failed(error)
+
+
+def _decode(items: Sequence[Fetched | OutOfRange]) -> list[str | None]:
+    """Let every wire batch decode itself, once; for each item what is wrong with one of its batches, or None."""
+    faults: list[str | None] = []
+    for item in items:
+        fault = None
+        if isinstance(item, Fetched):
+            try:
+                for wire in item.batches:
+                    _ = wire.values, wire.offsets
+            except SourceError as error:
+                fault = str(error)
+        faults.append(fault)
+    return faults
