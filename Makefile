@@ -2,7 +2,7 @@
 # up the environment it names (.local/venv-…, from the hashed requirement file of that name) when it is not there yet.
 # Another Python: make test PYTHON=/path/to/python3
 
-RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3) bootstrap.py
+RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3) -I bootstrap.py
 COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
