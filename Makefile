@@ -36,6 +36,7 @@ lock: ## compile pyproject.toml into requirements/ (LOCK_OPTIONS=--upgrade for n
 	$(COMPILE) pyproject.toml --extra producer --extra consumer --group dev -o requirements/dev.txt
 	$(COMPILE) --group kafka -o requirements/kafka.txt
 	$(COMPILE) --group s3 -o requirements/s3.txt
+	$(COMPILE) --group query -o requirements/query.txt
 
 compose-check: ## is docker-compose.yml valid and safe? (read by a real Compose from PyPI, no Docker needed)
 	$(RUN) dev -m pytest tests/unit/test_compose.py

@@ -5,8 +5,10 @@ Owns: their wording. Does not own: what they point to.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
+from demo.installation import ROOT
 from demo.services import BATCH_SECONDS
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ def signposts(options: Options, services: Services, kafka: str, s3_url: str, buc
 
 
 def query(bucket_folder: Path, topic: str) -> str:
-    """A shell command to paste, which counts the quotes per symbol."""
-    return f'duckdb -c "{sql(bucket_folder, topic)}"'
+    """A shell command to paste, which counts the quotes per symbol; it brings DuckDB's command line along."""
+    return f'python3 {shlex.quote(str(ROOT / "bootstrap.py"))} query duckdb -c "{sql(bucket_folder, topic)}"'
 
 
 def sql(bucket_folder: Path, topic: str) -> str:
