@@ -333,14 +333,18 @@ class Worker:
         end = max(ends, default=chain.position)
         return max(0, end - chain.position), max(0, end - chain.fetch_next)
 
+    def _lag_now(self, partition: Partition, which: int) -> float:
+        lags = self.lag(partition)
+        return 0 if lags is None else lags[which]
+
     async def _watch(self) -> None:
         while True:
             self.report.buffered_bytes.set(self.buffered_bytes)
             for number, partition in self.partitions.items():
-                lags = self.lag(partition)
-                if lags is not None:
-                    self.report.lag.labels(number).set(lags[0])
-                    self.report.position_lag.labels(number).set(lags[1])
+                if self.lag(partition) is not None:
+                    # Counted when asked for, so that it fits the counters it is read with.
+                    self.report.lag.labels(number).set_function(partial(self._lag_now, partition, 0))
+                    self.report.position_lag.labels(number).set_function(partial(self._lag_now, partition, 1))
                 self._watch_stall(number, partition)
             await asyncio.sleep(WATCH_SECONDS)
 
