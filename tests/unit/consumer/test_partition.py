@@ -84,8 +84,8 @@ async def test_a_thread_that_still_works_on_dropped_records_touches_nothing_new(
     builder = partition._builder
     await asyncio.sleep(1)
     assert partition._builder is builder
-    assert builder.finish().record_count == 0
     assert (partition.buffered_bytes, partition._waiting_records, partition._working) == (0, 0, None)
+    assert builder.finish().record_count == 0
     process.task.cancel()  # type: ignore[union-attr]
 
 
