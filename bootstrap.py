@@ -211,6 +211,9 @@ def main(arguments: "list[str]") -> int:
     except SetupError as error:
         print("bootstrap: {}".format(error), file=sys.stderr)
         return 1
+    except OSError as error:
+        print("bootstrap: {}; environments are made in {}: can it be written?".format(error, STATE), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130  # the next try starts over
     command = [str(interpreter), *arguments[1:]]

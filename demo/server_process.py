@@ -30,6 +30,16 @@ class ServerError(Exception):
     """A server did not start or died. The message carries the tail of its log."""
 
 
+def told_end(exit_code: int | None) -> str:
+    """How a process ended, in words; negative = the signal that ended it."""
+    if exit_code is None or exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    except ValueError:  # a real-time signal: they have no names
+        return f"was ended by signal {-exit_code}"
+
+
 def tethered(command: Sequence[str], signal_number: int = signal.SIGKILL) -> list[str]:
     """The command line that runs `command` so that it ends by the signal when this process is gone."""
     return [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), str(int(signal_number)), *command]
@@ -50,6 +60,11 @@ class ServerProcess:
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative = the signal that ended it."""
+        return self._running().poll()
 
     def spawn(self, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
         """Start the command in a session of its own: Ctrl-C in the terminal is for the demo, not for its servers.
@@ -78,7 +93,7 @@ class ServerProcess:
         deadline = time.monotonic() + seconds
         while (reason := missing()) is not None:
             if not self.alive:
-                message = f"{self.name} ended with exit code {self._running().returncode} before it answered"
+                message = f"{self.name} {told_end(self.exit_code)} before it answered"
                 raise ServerError(self._with_tail(message))
             if time.monotonic() >= deadline:
                 message = f"{self.name} was not ready after {seconds:.0f} s: {reason}"

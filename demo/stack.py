@@ -13,14 +13,14 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from demo import installation
 from demo.foreground import Foreground
 from demo.installation import InstallationError
 from demo.local_servers import LocalServers, install
 from demo.progress import Progress, ProgressReader
-from demo.server_process import ServerError
+from demo.server_process import ServerError, told_end
 from demo.services import services
 from demo.signposts import signposts
 from demo.supervisor import Child, Supervisor, Terminal
@@ -46,19 +46,21 @@ class DemoError(Exception):
 async def run(options: Options) -> int:
     """The exit code: 0 = it ran and stopped as asked and, after DEMO_SECONDS, the bucket was verified."""
     terminal = Terminal()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with (options.folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            terminal.say(f"Another demo is running on {options.folder}; stop it first.")
-            return 1
-        try:
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with (options.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                terminal.say(f"Another demo is running on {options.folder}; stop it first, or set DEMO_STATE=folder.")
+                return 1
             with Foreground() as foreground:
                 return await _Run(options, terminal, foreground).run()
-        except (DemoError, InstallationError, ServerError) as error:
-            terminal.say(f"The demo ended: {error}")
-            return 1
+    except (DemoError, InstallationError, ServerError) as error:
+        terminal.say(f"The demo ended: {error}")
+    except OSError as error:
+        terminal.say(f"The demo ended: {error}. Its state lies in {options.folder}: can it be written, is there room?")
+    return 1
 
 
 class _Run:
@@ -170,7 +172,7 @@ class _Run:
         codes = [0 if code == -signal.SIGTERM else code for code in ended]
         for child, code in zip(children, codes, strict=True):
             if code:
-                self._terminal.say(f"{child.name} ended with exit code {code}")
+                self._terminal.say(f"{child.name} {told_end(code)}")
         return codes
 
     async def _verify(self, service: Service) -> int:
@@ -186,13 +188,17 @@ class _Run:
     def _check_alive(self, but: str = "") -> None:
         for child in self._supervisor.ended():
             if child.name != but:
-                last = "\n".join(child.last_lines)
-                raise DemoError(
-                    f"{child.name} ended by itself with exit code {child.exit_code}. Its last lines:\n{last}\n"
-                    f"If what an earlier run left is in its way, delete {self._options.folder} and start again."
-                )
+                self._fail(child.name, child.exit_code, "\n".join(child.last_lines))
         for server in self._servers.ended() if self._servers else []:
-            raise DemoError(f"{server.name} ended by itself. Its last lines:\n{server.tail()}")
+            self._fail(server.name, server.exit_code, f"{server.tail()}\nMore in {server.log_path}")
+
+    def _fail(self, name: str, exit_code: int | None, last_lines: str) -> NoReturn:
+        what = f"{name} {told_end(exit_code)}"
+        # Said at once, and again at the end: stopping the others takes a while and prints much.
+        self._terminal.say(f"{what}: stopping the others.")
+        hint = f"\nIf what an earlier run left is in its way, delete {self._options.folder} and start again."
+        by_itself = exit_code is not None and exit_code >= 0
+        raise DemoError(f"{what}. Its last lines:\n{last_lines}{hint if by_itself else ''}")
 
     def _asked_to_stop(self) -> None:
         if not self._stop.is_set():

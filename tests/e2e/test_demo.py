@@ -247,7 +247,7 @@ async def test_a_service_that_dies_ends_the_demo_with_its_last_lines(tmp_path: P
     await s3.put(settings["DEMO_S3_BUCKET"], f"_ticklake/{topic}/layout.json", b"{}")
     with running(tmp_path / "demo.log", settings) as demo:
         assert await demo.wait(SETUP_SECONDS) == 1, demo.output
-        told = r"^The demo ended: consumer-\d ended by itself with exit code 2\. Its last lines:"
+        told = r"^The demo ended: consumer-\d ended with exit code 2\. Its last lines:"
         assert re.search(told, demo.output, re.MULTILINE), demo.output
         assert left_behind({topic}) == []
 

@@ -104,7 +104,7 @@ def test_a_broken_set_up_is_told_and_starts_over(sandbox: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_set_up_that_is_interrupted_ends_quietly_with_all_it_started(tmp_path: Path, number: signal.Signals) -> None:
-    script = shutil.copy(bootstrap.__file__, tmp_path)
+    script = str(shutil.copy(bootstrap.__file__, tmp_path))
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "empty.txt").write_text("# nothing\n")
     with subprocess.Popen(
@@ -215,6 +215,16 @@ def test_arguments_run_in_the_environment_from_the_repositorys_root() -> None:
 
 def test_a_program_of_the_environment_is_run_by_name() -> None:
     assert bootstrap_main("consumer", "pip", "--version").stdout.startswith("pip ")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    script = str(shutil.copy(bootstrap.__file__, tmp_path))
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "empty.txt").write_text("# nothing\n")
+    (tmp_path / ".local").write_text("a file where the folder should be")
+    done = run([sys.executable, script, "empty"], PYTHON=sys.executable)
+    assert done.returncode == 1
+    assert re.fullmatch(r"bootstrap: .*; environments are made in .*/\.local: can it be written\?\n", done.stderr)
 
 
 def test_misuse_is_one_line() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.ports import HOST, free_port, is_free
-from demo.server_process import ServerError, ServerProcess, tethered
+from demo.server_process import ServerError, ServerProcess, tethered, told_end
 from demo.supervisor import Supervisor, Terminal
 from tests.servers import eventually
 
@@ -61,6 +61,14 @@ async def test_a_child_that_ignores_the_signal_is_killed_after_the_time(capsys: 
     await eventually(lambda: "up" in child.last_lines)
     assert await child.stop(0.1) == -signal.SIGKILL
     assert "stubborn did not stop within 0 s: killed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(3, "ended with exit code 3"), (-9, "was ended by SIGKILL"), (-40, "was ended by signal 40")],
+)
+def test_how_a_process_ended_is_told_in_words(code: int, told: str) -> None:
+    assert told_end(code) == told
 
 
 def test_a_server_that_dies_before_it_answers_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
