@@ -579,7 +579,7 @@ class _Turn:
             self._close()  # nothing is open: what is held has not been taken, the next owner reads it
 
     def _close(self) -> None:
-        self._set(phase=Phase.CLOSED, held=())
+        self._set(phase=Phase.CLOSED)
         self._do(Drained())
 
     def _drop(self) -> None:

@@ -69,7 +69,6 @@ class Worker:
         report: Report,
         record_format: str,
         compression: str,
-        clock: Callable[[], float] | None = None,
     ) -> None:
         self.store = store
         self.rules = rules
@@ -83,7 +82,7 @@ class Worker:
         self._budget = budget
         self._record_format = record_format
         self._compression = compression
-        self._clock = clock or asyncio.get_running_loop().time
+        self._clock = asyncio.get_running_loop().time
         self._committer = Committer(source, chain_id=rules.layout.chain_id, report=report)
         self._locating: Rounds[Partition, events.Locate] = Rounds(self._locate_all, on_failure=self._locating_failed)
         self._recovering: Rounds[Partition, events.Recover] = Rounds(self._recover_all, on_failure=self._listing_failed)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import structlog
 
 from consumer.chain import Phase
-from consumer.ports import CommitRefusedError, Committed, Failure, SourceError, StoreError
+from consumer.ports import CommitRefusedError, Committed, Failure, Fetched, SourceError, StoreError
 from consumer.vitals import GaveUpError
 from shared.schemas import ObjectMetadata, sign_offset, signer
 from tests.fakes.store import Asked, Call, Fail, Fault, Wrong
@@ -21,7 +22,9 @@ from tests.unit.consumer.worker_worlds import CHAIN_ID, KEYS, NO_KEYS_TIME, Worl
 from tests.virtual_time import after, hang, never, run, until, virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from consumer.ports import OutOfRange, WireBatch
 
 HOUR_MS = 3_600_000
 
@@ -421,6 +424,40 @@ async def test_a_foreign_object_in_the_way_stalls_once_and_is_looked_at_every_th
         await asyncio.sleep(1.5)
         assert process.report.registry.get_sample_value(*STALL_GAUGE) is None
         await process.end()
+
+
+class BrokenWire:
+    """A wire batch that arrives whole and cannot be decoded."""
+
+    def __getattr__(self, name: str) -> object:
+        raise SourceError("broken zstd frame")
+
+
+@virtual_time
+async def test_a_wire_batch_that_cannot_be_decoded_stalls_its_partition_and_no_other() -> None:
+    world = World(partitions=2, seconds=1.0)
+    world.numbers(0, 5)
+    world.numbers(1, 5)
+    process = await world.start()
+    poll, broken = process.source.poll, True
+
+    async def poll_broken(wanted: Collection[int], timeout_seconds: float) -> Sequence[Fetched | OutOfRange]:
+        items = await poll(wanted, timeout_seconds)
+        return [
+            replace(item, batches=[cast("WireBatch", BrokenWire())])
+            if broken and isinstance(item, Fetched) and item.partition == 0
+            else item
+            for item in items
+        ]
+
+    process.source.poll = poll_broken  # type: ignore[method-assign]
+    await until(lambda: world.links(1) and process[0].chain.stall is not None)
+    assert "broken zstd frame" in str(process[0].chain.stall)
+    assert world.links(0) == []
+    assert world.group.offsets.get(0, Committed(offset=0, metadata="")).offset == 0
+    broken = False
+    await world.until_complete(seconds=40)
+    await process.end()
 
 
 STALL_GAUGE = ("ticklake_consumer_stalled_since_timestamp_seconds", {"partition": "0"})
