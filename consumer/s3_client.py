@@ -143,7 +143,10 @@ def _sort_exception(error: Exception) -> tuple[Failure, str]:
     if type(error) is TimeoutError:
         return Failure.UNAVAILABLE, "the store or the way to it is slow (UPLOAD_TIMEOUT_SECONDS)"
     if isinstance(error, _BROKEN):
-        return Failure.UNAVAILABLE, "the store cannot be reached or the connection broke"
+        return (
+            Failure.UNAVAILABLE,
+            "the store cannot be reached or the connection broke: check AWS_ENDPOINT_URL_S3 and the network",
+        )
     return Failure.REFUSED, "check the S3_ and AWS_ settings"
 
 

@@ -37,6 +37,7 @@ from consumer import inquiries
 from consumer.ports import CommitRefusedError, Fetched, OutOfRange, SourceError
 from consumer.seams import ABANDON_SECONDS, BatchConsumer
 from consumer.views import BatchView
+from shared.kafka import unreachable
 from shared.logs import get_logger
 
 if TYPE_CHECKING:
@@ -117,9 +118,7 @@ class KafkaSource:
                 await consumer.start()
         except (KafkaError, TimeoutError, NotImplementedError) as error:
             await consumer.abandon()
-            servers = self._options.get("bootstrap_servers")
-            message = f"no connection to Kafka at {servers}: {error!r}; check KAFKA_BOOTSTRAP_SERVERS, KAFKA_S…"
-            raise SourceError(message) from error
+            raise SourceError(f"no connection to Kafka: {unreachable(self._options, error)}") from error
         except asyncio.CancelledError:
             await consumer.abandon()
             raise

@@ -53,7 +53,9 @@ async def _ask_api(settings: Settings, parts: Parts, deadline: Deadline) -> list
     keys = sum(record_key(record, settings.key_pointer) is not None for record in parsed.records)
     text = f"{source}: {len(parsed.records)} records, {keys} with a key, {len(parsed.set_aside)} to be set aside"
     if not parsed.found:
-        text += f"; nothing at API_RECORDS_POINTER={settings.api_records_pointer!r}"
+        return [("api", False, f"{text}; nothing is at API_RECORDS_POINTER={settings.api_records_pointer!r}: check it")]
+    if parsed.records and not keys and settings.key_pointer is not None:
+        text += f"; nothing is at RECORD_KEY_POINTER={settings.record_key_pointer!r}: another one, or none?"
     return [("api", True, text)]
 
 

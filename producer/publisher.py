@@ -22,6 +22,7 @@ from aiokafka.partitioner import murmur2
 
 from producer.packer import RECORD_BYTES, lanes, pack
 from shared import logs
+from shared.kafka import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,7 @@ class Publisher:
                 await producer.client.force_metadata_update()
             known = producer.client.cluster.partitions_for_topic(self._topic)
         except (KafkaError, OSError, TimeoutError) as error:
-            raise PublishError(_unreachable(self.brokers, error)) from error
+            raise PublishError(unreachable(self._options, error)) from error
         finally:
             await _close(producer)
         return None if known is None else len(known)
@@ -177,7 +178,7 @@ class Publisher:
                     await producer.start()
             except (KafkaError, OSError, TimeoutError) as error:
                 await _close(producer)
-                self._say(_unreachable(self.brokers, error))
+                self._say(unreachable(self._options, error))
             except BaseException:
                 await _close(producer)
                 raise
@@ -296,11 +297,6 @@ class Publisher:
             f"topic {self._topic}: Kafka refused records for good ({type(error).__name__}: {error}); "
             f"{self._ledger.unacked_records} records not acknowledged"
         )
-
-
-def _unreachable(brokers: str, error: Exception) -> str:
-    text = f"no answer within {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
-    return f"{brokers} cannot be used: {text}"
 
 
 async def _close(producer: _Producer, seconds: float = CLOSE_SECONDS) -> None:

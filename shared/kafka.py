@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaConnectionError
 
 from shared.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from shared.settings import KafkaSettings
 
 TOKEN_TIMEOUT_SECONDS: Final = 15.0
+CONNECTION_VARIABLES: Final = "KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*"
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, object]:
@@ -43,6 +45,19 @@ def connection_options(settings: KafkaSettings) -> dict[str, object]:
         password = settings.kafka_sasl_password
         options["sasl_plain_password"] = None if password is None else password.get_secret_value()
     return options
+
+
+def unreachable(options: Mapping[str, object], error: Exception) -> str:
+    """For people: which brokers cannot be used, why, and what to check. `options` as of `connection_options`."""
+    servers = cast("Sequence[str]", options["bootstrap_servers"])
+    if isinstance(error, TimeoutError):
+        why = "no answer in time"
+    elif isinstance(error, KafkaConnectionError):
+        # Its own text is a list of address tuples; what happened to each, aiokafka has logged.
+        why = f"none accepts the connection as {options['security_protocol']}"
+    else:
+        why = str(error) or type(error).__name__
+    return f"{','.join(servers)} cannot be used: {why}; check {CONNECTION_VARIABLES}"
 
 
 class MskTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no types

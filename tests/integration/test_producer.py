@@ -219,6 +219,18 @@ async def test_check_says_what_is_wrong(kafka: Kafka, tmp_path: Path) -> None:
     assert f"{missing}: does not exist" in lines[3]
 
 
+async def test_check_says_which_pointer_finds_nothing(kafka: Kafka, topic: str, tmp_path: Path) -> None:
+    async with scripted_api(http(b'{"tickers":[{"ticker":"A"}]}')) as api:
+        settings = environ(kafka, topic, api, API_RECORDS_POINTER="/results")
+        with ServiceProcess(["producer", "check"], settings, tmp_path) as producer:
+            assert await producer.ended(30) == 1
+            assert "nothing is at API_RECORDS_POINTER='/results': check it" in producer.output()
+        settings = environ(kafka, topic, api, API_RECORDS_POINTER="/tickers")
+        with ServiceProcess(["producer", "check"], settings, tmp_path) as producer:
+            assert await producer.ended(30) == 0
+            assert "nothing is at RECORD_KEY_POINTER='/symbol': another one, or none?" in producer.output()
+
+
 async def test_check_without_a_broker_ends_in_time(kafka: Kafka, tmp_path: Path) -> None:
     async with scripted_api(http(b"[]")) as api:
         settings = environ(kafka, "t", api, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

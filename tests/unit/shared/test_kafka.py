@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError
 
 from shared import kafka
-from shared.kafka import MskTokenProvider, connection_options
+from shared.kafka import CONNECTION_VARIABLES, MskTokenProvider, connection_options, unreachable
 from shared.settings import KafkaSettings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -136,3 +137,13 @@ def test_a_certificate_with_its_key_is_loaded(tmp_path: Path) -> None:
 def test_an_encrypted_key_is_refused_without_asking_the_terminal(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^KAFKA_SSL_CERTFILE: .*the private key is encrypted"):
         options(certificate(tmp_path, encrypted=True))
+
+
+def test_what_cannot_be_reached_is_told_with_what_to_check() -> None:
+    options = {"bootstrap_servers": ["a:1", "b:2"], "security_protocol": "SSL"}
+    check = f"; check {CONNECTION_VARIABLES}"
+    refused = KafkaConnectionError("Unable to bootstrap from [('a', 1, <AddressFamily.AF_INET: 2>)]")
+    assert unreachable(options, refused) == f"a:1,b:2 cannot be used: none accepts the connection as SSL{check}"
+    assert unreachable(options, TimeoutError()) == f"a:1,b:2 cannot be used: no answer in time{check}"
+    assert unreachable(options, NotImplementedError()) == f"a:1,b:2 cannot be used: NotImplementedError{check}"
+    assert "wrong password" in unreachable(options, AuthenticationFailedError("wrong password"))
