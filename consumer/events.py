@@ -1,7 +1,8 @@
 """What the chain of one partition is told, and what it answers: the values between `chain` and its driver.
 
 Owns: the events (facts that came in) and the actions (what to do now, in order). Does not own: any decision (`chain`),
-any doing (`worker`). An answer carries the epoch of the request it answers; the chain ignores those of an older one.
+any doing (`partition`, `worker`). An answer carries the epoch of the request it answers; the chain ignores those of an
+older one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """Answer to Locate. `mismatch` says how topic or cluster are not the layout's any more."""
+    """Answer to Locate. `mismatch` says how topic or cluster do not fit the layout (any more)."""
 
     epoch: int
     committed: Committed | None

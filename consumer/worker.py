@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -289,6 +289,7 @@ class Worker:
             )
 
     async def _mismatch(self) -> str | None:
+        """Why the topic is not, or no longer, one that these chains can hold; None = it is."""
         identity, layout = await self._source.identity(), self.rules.layout
         for name, is_, was in (
             ("topic id", identity.topic_id, layout.topic_id),
@@ -299,6 +300,12 @@ class Worker:
                     f"{name} is {is_}, the layout file {self.rules.keys.layout_key} says {was}: the topic was created"
                     " anew or this is another cluster; start with a new S3_PREFIX and KAFKA_GROUP_ID"
                 )
+        if identity.compacted and self.rules.keys.has_time:
+            return (
+                f"the topic is compacted now, but S3_KEY_TEMPLATE {self.rules.keys.template!r} has a time field: the"
+                " first record of a range can vanish and its key change; take compact out of the topic's cleanup.policy"
+            )
+        self.rules = replace(self.rules, compare_timestamps=not identity.compacted)
         return None
 
     async def _recover_all(self, asked: Mapping[Partition, events.Recover]) -> None:

@@ -821,6 +821,27 @@ async def test_a_topic_created_anew_stalls_every_partition() -> None:
     await process.end()
 
 
+@virtual_time
+async def test_a_topic_that_became_compacted_stalls_where_keys_have_a_time_and_compares_none_elsewhere() -> None:
+    world = World()
+    world.log.compacted = True
+    world.numbers(0, 3)
+    process = await world.start()
+    await until(lambda: 0 in process.worker.partitions and process[0].chain.stall)
+    assert "compacted" in process[0].chain.stall.reason  # type: ignore[union-attr]
+    world.log.compacted = False
+    await world.until_complete()
+    await process.end()
+
+    world = World(keys=NO_KEYS_TIME)
+    world.log.compacted = True
+    world.numbers(0, 3)
+    process = await world.start()
+    await world.until_complete()
+    assert not process.worker.rules.compare_timestamps
+    await process.end()
+
+
 # ---- questions for all at once -------------------------------------------------------------------------------------
 
 
