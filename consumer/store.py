@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import base64
 from asyncio import timeout
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -37,7 +37,7 @@ from consumer.s3_client import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from consumer.s3_client import Answer
 
@@ -140,20 +140,19 @@ class S3Store:
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """See consumer.ports.Store; each piece, of at most PIECE_BYTES, has the deadline of an attempt."""
-        async with self._clients.client() as client:
-            with self._translated("GetObject", key):
-                async with timeout(self._timeout_seconds):
-                    answer = await client.get_object(**self._on_every_call, Key=key)
+        async with AsyncExitStack() as stack:
+            async with self._step("GetObject", key):
+                client = await stack.enter_async_context(self._clients.client())
+                answer = await client.get_object(**self._on_every_call, Key=key)
             self._must_be_s3("GetObject", key, answer)
             body = cast("_Body", answer["Body"])
-            async with body:
-                while True:
-                    with self._translated("GetObject", key):
-                        async with timeout(self._timeout_seconds):
-                            piece = await body.read(PIECE_BYTES)
-                    if not piece:
-                        return
-                    yield piece
+            await stack.enter_async_context(body)
+            while True:
+                async with self._step("GetObject", key):
+                    piece = await body.read(PIECE_BYTES)
+                if not piece:
+                    return
+                yield piece
 
     async def _pages(self, parameters: Mapping[str, str]) -> AsyncIterator[Answer]:
         more: dict[str, str] = {}
@@ -174,22 +173,21 @@ class S3Store:
 
     @asynccontextmanager
     async def _attempt(self, operation: str, key: str) -> AsyncIterator[S3Client]:
-        """The client for one request under the deadline of one attempt, its exceptions translated."""
-        try:
-            with self._translated(operation, key):
-                async with timeout(self._timeout_seconds), self._clients.client() as client:
-                    yield client
-        except StoreError as error:
-            if error.failure is Failure.CREDENTIALS:
-                await self._clients.renew()
-            raise
+        """The client for one request."""
+        async with self._step(operation, key), self._clients.client() as client:
+            yield client
 
-    @contextmanager
-    def _translated(self, operation: str, key: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def _step(self, operation: str, key: str) -> AsyncIterator[None]:
+        """Waiting for the store: one attempt's deadline, exceptions translated, credentials that failed renewed."""
         try:
-            yield
+            async with timeout(self._timeout_seconds):
+                yield
         except CLIENT_ERRORS as error:
-            raise classify(error, operation, self._place(key)) from error
+            fault = classify(error, operation, self._place(key))
+            if fault.failure is Failure.CREDENTIALS:
+                await self._clients.renew()
+            raise fault from error
 
     def _place(self, key: str) -> Place:
         return Place(bucket=self._bucket, key=key, region=self._region)

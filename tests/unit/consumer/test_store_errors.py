@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from consumer.bucket_name import bucket_fault
 from consumer.diagnosis import MESSAGE_LIMIT, ErrorAnswer, Place, diagnose, shorten
-from consumer.ports import Failure
+from consumer.ports import Failure, StoreError
 from consumer.s3_client import CLIENT_ERRORS, Clients, S3Client, classify
+from consumer.store import S3Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
 PLACE = Place(bucket="b", key="dt=2026-01-01/k", region="eu-west-1")
 PUT, HEAD, GET, LIST = "PutObject", "HeadObject", "GetObject", "ListObjectsV2"
@@ -300,3 +302,42 @@ async def test_requests_at_once_open_one_client() -> None:
     await asyncio.gather(*(use() for _ in range(10)))
     await clients.close()
     assert (opener.opened, opener.closed) == (1, 1)
+
+
+@asynccontextmanager
+async def _without_credentials() -> AsyncIterator[S3Client]:
+    raise boto.CredentialRetrievalError(provider="sso", error_msg="session expired")
+    yield _Client()
+
+
+@asynccontextmanager
+async def _never() -> AsyncIterator[S3Client]:
+    await asyncio.sleep(60)
+    yield _Client()
+
+
+async def _read(store: S3Store) -> list[bytes]:
+    return [piece async for piece in store.read("k")]
+
+
+@pytest.mark.parametrize(
+    ("opener", "failure"), [(_without_credentials, Failure.CREDENTIALS), (_never, Failure.UNAVAILABLE)]
+)
+@pytest.mark.parametrize("ask", [_read, lambda store: store.get("k"), lambda store: store.head("k")])
+async def test_a_client_that_cannot_be_opened_is_a_store_error_within_the_deadline_of_every_call(
+    opener: Callable[[], AbstractAsyncContextManager[S3Client]],
+    failure: Failure,
+    ask: Callable[[S3Store], Awaitable[object]],
+) -> None:
+    store = S3Store(
+        Clients(open=opener),
+        bucket="bucket",
+        region=None,
+        timeout_seconds=0.05,
+        page_size=10,
+        on_every_call={},
+        on_put={},
+    )
+    with pytest.raises(StoreError) as caught:
+        await ask(store)
+    assert caught.value.failure is failure
