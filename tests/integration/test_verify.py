@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from consumer import inspector
+from consumer.__main__ import main
 from consumer.audit import Ground
 from consumer.connections import new_source, new_store
 from consumer.log_reader import LogMovedError, open_log_reader
@@ -352,7 +353,11 @@ async def test_beside_a_live_consumer_nothing_is_called_a_fault(kafka: Kafka, s3
         await loading
 
 
-async def test_a_wrong_option_is_exit_code_2(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (await place.verify("--depth"))[0] == 2
+def test_a_wrong_option_is_exit_code_2_and_help_needs_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as wrong:
+        main(["verify", "--depth"])
+    assert wrong.value.code == 2
     assert "unrecognized arguments: --depth" in capsys.readouterr().err
-    assert (await place.verify("--help"))[0] == 0
+    with pytest.raises(SystemExit) as asked:
+        main(["verify", "--help"])
+    assert asked.value.code == 0
