@@ -7,6 +7,7 @@ never started or stopped; nothing is deleted anywhere.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ PARTITIONS = 6
 KAFKA_PORT, S3_PORT = 9092, 9000
 TOPIC_EXISTS = 36
 ANSWER_SECONDS = 60.0
+LEAST_FREE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,18 @@ class LocalServers:
     def ended(self) -> list[ServerProcess]:
         """Those of ours that should run and do not."""
         return [server.process for server in (self._kafka, self._s3) if server is not None and not server.process.alive]
+
+    def short_of_disk(self) -> str | None:
+        """What is wrong with the room for our S3 server's files; None = there is enough, or it is not ours.
+
+        MiniStack says 200 to a put that its full disk did not take, and has lost the object after its next start.
+        """
+        if self._s3 is None:
+            return None
+        free = shutil.disk_usage(self._s3.data).free
+        if free >= LEAST_FREE_BYTES:
+            return None
+        return f"only {free >> 20} MiB are free on the disk of {self._s3.data}, {LEAST_FREE_BYTES >> 20} are wanted"
 
     async def stop(self) -> None:
         """Ours, both at once."""

@@ -189,7 +189,11 @@ class _Run:
         for child in self._supervisor.ended():
             if child.name != but:
                 self._fail(child.name, child.exit_code, "\n".join(child.last_lines))
-        for server in self._servers.ended() if self._servers else []:
+        if self._servers is None:
+            return
+        if shortage := self._servers.short_of_disk():
+            raise DemoError(f"{shortage}: make room and start again, it goes on where it was")
+        for server in self._servers.ended():
             self._fail(server.name, server.exit_code, f"{server.tail()}\nMore in {server.log_path}")
 
     def _fail(self, name: str, exit_code: int | None, last_lines: str) -> NoReturn:
