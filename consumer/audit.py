@@ -1,7 +1,7 @@
 """Whether what lies in the bucket is what the chain promises: the judgements of `verify`, as functions of values.
 
 Owns: what makes an object a link, what makes links a chain, what a committed offset may be. Does not own: requests
-(`inspector`, `verify`), bodies (`decoder`), the comparison with the topic (`reconciliation`).
+(`inspector`, `auditor`), bodies (`decoder`), the comparison with the topic (`reconciliation`).
 
 Objects missing at a chain's beginning count as expired (a lifecycle rule takes the oldest first), whether or not Kafka
 still has the records: with a lifecycle shorter than the retention both is in order. Where the log still has them a note

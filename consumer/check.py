@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CHECK_SECONDS: Final = 30.0
 RACERS: Final = 5
 SEEN_KEYS: Final = 10_000
-_ANSWER_SECONDS: Final = 21.0  # leaves time to close the clients
+_ANSWER_SECONDS: Final = CHECK_SECONDS - 9.0  # leaves time to close the clients
 _REQUEST_SECONDS: Final = 6.0
 _LEAVE_SECONDS: Final = 2.0
 

@@ -1,7 +1,7 @@
 """Sorting of S3's error answers: what kind of failure it is and what a person should do. Pure.
 
-Owns: the table of error codes and the wording. Does not own: the client library's exceptions (`store` turns them
-into an `ErrorAnswer`), nor what follows from a failure (`chain`, `worker`).
+Owns: the table of error codes and the wording. Does not own: the client library's exceptions (`s3_client` turns
+them into an `ErrorAnswer`), nor what follows from a failure (`chain`, `worker`).
 Invariants: the code decides before the status, since one status carries permanent and passing faults alike;
 whatever is not known to pass by itself or with new credentials is REFUSED; a reason holds no secret, for it is made
 of the answer's code and message, the bucket and the key.

@@ -2,7 +2,7 @@
 
 Owns: which record can be a line of the format and why another cannot, the line's bytes, the open body of one batch with
 its hash, checksum and codec, and the quarantine lines beside it. Does not own: where a batch ends (`batch`), what an
-object is called (`keys`), threads (`worker` runs `BodyBuilder` off the event loop, one call at a time).
+object is called (`keys`), threads (`partition` runs `BodyBuilder` off the event loop, one call at a time).
 
 Invariants: every record given to a builder stands in its body or in its quarantine, in offset order, never in both;
 the same records give the same uncompressed body; a builder holds compressed bytes only.

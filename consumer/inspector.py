@@ -1,7 +1,7 @@
 """One object asked for and read: HEAD, then its body and its quarantine, judged while they stream.
 
 Owns: the requests of an audit, how often they are tried, and threads for the work on large pieces. Does not own: any
-judgement (`audit`, `decoder`), which objects are looked at (`verify`).
+judgement (`audit`, `decoder`), which objects are looked at (`auditor`).
 Memory: of a body one piece (256 KiB) and its decompressed output at a time.
 """
 

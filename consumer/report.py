@@ -27,7 +27,7 @@ log = logs.get_logger(__name__)
 
 
 class Report:
-    """Log lines and metrics of one process. `topic` only stands in the lines; labels are of low cardinality."""
+    """Log lines and metrics of one process. `each_record`: an object holds one, so each `Received message` is told."""
 
     def __init__(self, registry: CollectorRegistry, *, each_record: bool) -> None:
         self.registry = registry

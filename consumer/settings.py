@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_TEMPLATE: Final = "topic={topic}/dt={dt}/hour={hour}/{partition:05d}-{start:020d}.{ext}"
-FETCH_BYTES: Final = 1 << 20  # of one partition in one request
 _WORKING_SHARE: Final = 4  # a batch may take this fraction of the memory limit, or nothing could grow beside it
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from producer.settings import Settings
 
 CHECK_SECONDS = 30.0
-_ANSWER_SECONDS = 25.0  # leaves time to close the clients
+_ANSWER_SECONDS = CHECK_SECONDS - 5.0  # leaves time to close the clients
 
 
 async def check(settings: Settings, parts: Parts, write: Callable[[str], object]) -> int:

@@ -129,7 +129,6 @@ class LoopMonitor:
 
     def __init__(self, observe: Callable[[float], object]) -> None:
         self._observe = observe
-        self.longest_seconds = 0.0
 
     async def run(self) -> None:
         """Until cancelled: tell `observe` the seconds of every turn's delay."""
@@ -137,6 +136,4 @@ class LoopMonitor:
         while True:
             due = loop.time() + self.INTERVAL_SECONDS
             await asyncio.sleep(self.INTERVAL_SECONDS)
-            blocked = max(0.0, loop.time() - due)
-            self.longest_seconds = max(self.longest_seconds, blocked)
-            self._observe(blocked)
+            self._observe(max(0.0, loop.time() - due))

@@ -86,14 +86,6 @@ class Deadline:
         """Seconds left, never below 0."""
         return max(0.0, self.at - self.clock())
 
-    def passed(self) -> bool:
-        """Whether nothing is left."""
-        return self.remaining() == 0.0
-
-    def within(self, seconds: float) -> Deadline:
-        """The earlier of this deadline and that many seconds from now."""
-        return Deadline(at=min(self.at, self.clock() + seconds), clock=self.clock)
-
     def timeout(self) -> asyncio.Timeout:
         """`async with deadline.timeout():` raises TimeoutError when it passes; at once when it has passed."""
         return asyncio.timeout(self.remaining())

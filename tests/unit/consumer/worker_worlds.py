@@ -12,7 +12,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from prometheus_client import CollectorRegistry
 
 from consumer.batch import Limits
@@ -27,8 +26,6 @@ from tests.fakes.store import FakeStore
 from tests.virtual_time import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping, Sequence
-
     from consumer.partition import Partition
 
 CHAIN_ID: Final = "c0ffee"
@@ -38,7 +35,7 @@ NO_KEYS_TIME: Final = KeyTemplate("{partition}-{start}.{ext}", prefix="", topic=
 
 
 class TellingReport(Report):
-    """A Report whose lines a test can read: `lines` holds (event, fields)."""
+    """A Report whose metrics a test can read."""
 
     def __init__(self, *, each_record: bool = False) -> None:
         super().__init__(CollectorRegistry(), each_record=each_record)
@@ -225,18 +222,3 @@ class Process:
             lambda: all(n in self.worker.partitions and self[n].chain.position is not None for n in wanted),
             what="positions",
         )
-
-
-class Lines:
-    """What is logged within the test (structlog's capture_logs as `entries`)."""
-
-    def __init__(self, entries: Sequence[MutableMapping[str, object]]) -> None:
-        self._entries = entries
-
-    def of(self, event: str) -> list[MutableMapping[str, object]]:
-        return [entry for entry in self._entries if entry["event"] == event]
-
-
-def captured(test: Callable[[Lines], None]) -> None:
-    with structlog.testing.capture_logs() as entries:
-        test(Lines(entries))

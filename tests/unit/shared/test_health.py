@@ -175,5 +175,4 @@ async def test_a_blocked_loop_is_measured() -> None:
         while max(seen) < 0.1:
             await asyncio.sleep(0)
     task.cancel()
-    assert max(seen) == monitor.longest_seconds
     assert min(seen) >= 0
