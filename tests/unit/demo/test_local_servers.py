@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from demo import local_servers, options
 from demo.local_servers import Installed, LocalServers
+
+if TYPE_CHECKING:
+    import pytest
 
 PYTHON = Path(sys.executable)
 
