@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from consumer.events import Outcome
 from shared import logs
 
 if TYPE_CHECKING:
@@ -79,11 +80,14 @@ class Report:
                 tell("Received message", record=None if value is None else value.decode(errors="backslashreplace"))
 
     def linked(self, linked: Linked, body: Body | None, seconds: float) -> None:
-        """The chain grew. `body` when it is the one we sealed; `seconds` since its sealing."""
+        """The chain grew. `body` when we sealed one of that range; `seconds` since its sealing.
+
+        Records are counted by the one whose put it was, so that the sum over replicas counts them once.
+        """
         self._objects.labels(linked.outcome).inc()
         span = {"start": linked.start, "next": linked.next_offset}
-        if linked.chunk is None or body is None:
-            log.info("Adopted", key=linked.key, outcome=linked.outcome, **span)
+        if linked.outcome is Outcome.ADOPTED or body is None:
+            log.info("Adopted", key=linked.key, **span)
             return
         self._records.inc(body.record_count)
         for reason, count in body.quarantined.items():
