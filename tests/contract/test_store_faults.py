@@ -52,6 +52,8 @@ class Prepared(Protocol):
     """A request as the SDK is about to send it."""
 
     @property
+    def url(self) -> str: ...
+    @property
     def headers(self) -> Mapping[str, bytes | str]: ...
 
 
@@ -313,6 +315,30 @@ async def test_over_https_the_body_is_not_hashed_and_over_http_it_is_signed(
         with pytest.raises(CLIENT_ERRORS):
             await client.put_object(Bucket="bucket", Key="k", Body=b"body", ChecksumCRC32="26gLsg==")
     assert seen in ([hashed], [hashed.encode()])
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "url"),
+    [
+        ("https://s3.example.org", "https://s3.example.org/bucket/k"),
+        (None, "https://bucket.s3.eu-central-1.amazonaws.com/k"),
+    ],
+)
+async def test_the_bucket_stands_in_the_path_of_a_given_endpoint_and_in_the_host_at_aws(
+    monkeypatch: pytest.MonkeyPatch, endpoint_url: str | None, url: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+    def look(request: Prepared, **_: object) -> None:
+        raise OSError(request.url)  # instead of sending it
+
+    options = ClientOptions(region="eu-central-1", endpoint_url=endpoint_url, concurrency=1, timeout_seconds=30)
+    async with open_client(options) as client:
+        cast("HasEvents", client).meta.events.register("before-send.s3.HeadObject", look)
+        with pytest.raises(CLIENT_ERRORS) as caught:
+            await client.head_object(Bucket="bucket", Key="k")
+    assert url in str(caught.value)
 
 
 async def test_a_cancelled_put_ends_at_once_and_the_store_goes_on(server: FaultServer, store: S3Store) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 
 from consumer.report import Report
 from producer.metrics import Metrics
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics import MetricWrapperBase
 
 PRODUCER = {
     "ticklake_producer_ticks_total": ("outcome",),
