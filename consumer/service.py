@@ -64,13 +64,11 @@ class Service:
         settings = self._settings
         log.info("Starting", writer=self._writer, gzip=GZIP_LIBRARY, settings=effective(settings))
         for warning in settings.warnings:
-            log.warning("Unknown setting", reason=warning)
+            log.warning("Odd setting", reason=warning)
         _warn_of_small_container(settings.memory_limit_bytes)
         async with AsyncExitStack() as closing:
             signals = closing.enter_context(StopSignals())
-            side_port = SidePort(
-                settings.http_host, settings.http_port, "consumer", self._probe, self._report.registry
-            )
+            side_port = SidePort(settings.http_host, settings.http_port, "consumer", self._probe, self._report.registry)
             await side_port.start()
             closing.push_async_callback(side_port.stop)
             pulse = asyncio.create_task(self._pulse(), name="pulse")
