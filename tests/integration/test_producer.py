@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka.partitioner import murmur2
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.structs import TopicPartition
 
+from consumer.seams import BatchConsumer
 from shared.schemas import event_id
 from tests.processes import ServiceProcess
 from tests.scripted_api import ScriptedApi, gzipped, hang, http, scripted_api
@@ -83,6 +87,32 @@ async def test_records_land_byte_for_byte_with_key_partition_and_headers(kafka: 
             "ce_type": b"ticklake.quote.v1",
             "ce_subject": record.key,
         }
+
+
+async def test_batches_are_zstd_and_numbered_by_an_idempotent_producer(
+    kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    async with scripted_api(http(body_of(quotes(100)))) as api:
+        settings = environ(kafka, topic, api, SELECT="all", API_RECORDS_POINTER="/tickers")
+        with ServiceProcess(["producer", "once"], settings, tmp_path) as producer:
+            assert await producer.ended() == 0
+    partition = TopicPartition(topic, 0)
+    reader = BatchConsumer(
+        bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="none", enable_auto_commit=False
+    )
+    reader.assign([partition])
+    await reader.start()
+    try:
+        reader.seek(partition, 0)
+        async with asyncio.timeout(60):
+            while not (found := await reader.getmany(partition, timeout_ms=1000)):
+                pass
+    finally:
+        await reader.stop()
+    for view in found[partition]:
+        batch = DefaultRecordBatch(view._raw)
+        assert batch.compression_type == DefaultRecordBatch.CODEC_ZSTD
+        assert batch.producer_id >= 0
 
 
 def key_of(value: bytes) -> bytes:

@@ -14,6 +14,7 @@ from producer.endpoint import build_endpoint, parse_auth, split_url
 from producer.fetcher import Fetcher, FetchError
 from producer.redactor import Redactor
 from producer.surroundings import Surroundings
+from shared.settings import SettingsError
 from tests.scripted_api import ScriptedApi, drip, gzipped, hang, http, reset, scripted_api
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def fetcher(
     timeout_seconds: float = 5.0,
     world: Surroundings | None = None,
     limit: int = LIMIT,
+    url: str | None = None,
 ) -> Fetcher:
-    endpoint = build_endpoint(split_url(api.url), parse_auth(auth), KEY)
+    endpoint = build_endpoint(split_url(url or api.url), parse_auth(auth), KEY)
     return Fetcher(
         endpoint,
         redactor=Redactor(endpoint.secrets),
@@ -228,3 +230,29 @@ async def test_check_asks_once_only() -> None:
         with pytest.raises(FetchError):
             await source.fetch_once()
     assert len(api.requests) == 1
+
+
+async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted_api(http(b'[{"a":1}]')) as proxy:
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        async with fetcher(proxy, url="http://api.invalid/quotes") as source:
+            fetched = await source.fetch(5)
+    assert bytes(fetched.body or b"") == b'[{"a":1}]'
+    assert proxy.requests[0].target == "http://api.invalid/quotes"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTPS_PROXY", "ftp://u:CANARY@proxy:1"), ("SSL_CERT_FILE", "/CANARY/there.pem")]
+)
+async def test_a_proxy_or_ca_variable_that_cannot_be_used_is_a_fault_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv(name, value)
+    async with scripted_api(http()) as api:
+        with pytest.raises(SettingsError) as caught:
+            fetcher(api)
+    assert name in str(caught.value)
+    assert "; allowed: " in str(caught.value)
+    assert "CANARY" not in str(caught.value)
