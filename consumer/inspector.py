@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from consumer.audit import Ground, QuarantineAudit, body_fault, object_fault, read_object
 from consumer.decoder import BodyError, BodyFacts, LineSplitter, Tally, body_decoder
 from consumer.findings import Fault, Kind
 from consumer.ports import Failure, StoreError
-from consumer.retrying import delay_seconds
+from consumer.retrying import delay_seconds, wait_by_class
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,19 +41,13 @@ async def a_few_times(ask: Callable[[], Awaitable[T]]) -> T:
         return await ask()
 
     retrying = AsyncRetrying(
-        retry=retry_if_exception(_may_pass), wait=_delay_seconds, stop=stop_after_attempt(ATTEMPTS), reraise=True
+        retry=retry_if_exception(_may_pass), wait=wait_by_class, stop=stop_after_attempt(ATTEMPTS), reraise=True
     )
     return await retrying(asking)
 
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, StoreError) and error.failure is not Failure.REFUSED
-
-
-def _delay_seconds(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    failure = error.failure if isinstance(error, StoreError) else Failure.UNAVAILABLE
-    return delay_seconds(failure, state.attempt_number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,7 @@ class KeyTemplate:
         self.topic = topic
         self.ext = ext
         self._parts = _parse_template(template)
+        self._names = frozenset(part.name for part in self._parts if isinstance(part, _Field))
         self._check()
         self._pattern = re.compile(re.escape(self.prefix) + "".join(map(self._regex, self._parts)))
 
@@ -122,18 +123,18 @@ class KeyTemplate:
 
     @property
     def has_topic(self) -> bool:
-        return "topic" in self._names()
+        return "topic" in self._names
 
     @property
     def has_time(self) -> bool:
         """Whether keys depend on timestamps: not for compacted topics."""
-        return not {"dt", "hour", "unix"}.isdisjoint(self._names())
+        return not {"dt", "hour", "unix"}.isdisjoint(self._names)
 
     def bucket(self, timestamp: int) -> int:
         """The calendar unit of the finest calendar field, as a number that grows with time; 0 where there is none."""
-        if "hour" in self._names():
+        if "hour" in self._names:
             return calendar_timestamp(timestamp) // _HOUR_MS
-        return calendar_timestamp(timestamp) // _DAY_MS if "dt" in self._names() else 0
+        return calendar_timestamp(timestamp) // _DAY_MS if "dt" in self._names else 0
 
     @property
     def listing_prefix(self) -> str:
@@ -178,9 +179,6 @@ class KeyTemplate:
     def quarantine_name(self, *, partition: int, start: int, next_offset: int, sha256: str) -> str:
         """Last part of a quarantine object's key; `sha256` in hex, of the uncompressed body."""
         return f"{partition:05d}-{start:020d}-{next_offset:020d}-{sha256[:16]}.jsonl.gz"
-
-    def _names(self) -> frozenset[str]:
-        return frozenset(part.name for part in self._parts if isinstance(part, _Field))
 
     def _regex(self, part: _Field | str) -> str:
         if isinstance(part, str):

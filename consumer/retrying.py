@@ -38,7 +38,7 @@ def delay_seconds(failure: Failure, attempt: int) -> float:
     """How long to wait before attempt number `attempt` (from 1) after a failure of that class."""
     state = RetryCallState(_NO_RETRYING, None, (), {})
     state.attempt_number = max(1, attempt)
-    return _REFUSED(state) if failure is Failure.REFUSED else _PASSING(state)
+    return _wait(failure, state)
 
 
 async def until_answered(
@@ -55,14 +55,18 @@ async def until_answered(
         return await ask()
 
     retrying = AsyncRetrying(
-        retry=retry_if_exception_type((StoreError, SourceError)), wait=_by_class, before_sleep=tell, reraise=True
+        retry=retry_if_exception_type((StoreError, SourceError)), wait=wait_by_class, before_sleep=tell, reraise=True
     )
     return await retrying(asking)
 
 
-def _by_class(state: RetryCallState) -> float:
+def wait_by_class(state: RetryCallState) -> float:
+    """The `wait` of tenacity: the delay after the failure that `state` ended with. Kafka's all pass."""
     error = state.outcome.exception() if state.outcome else None
-    failure = error.failure if isinstance(error, StoreError) else Failure.UNAVAILABLE
+    return _wait(error.failure if isinstance(error, StoreError) else Failure.UNAVAILABLE, state)
+
+
+def _wait(failure: Failure, state: RetryCallState) -> float:
     return _REFUSED(state) if failure is Failure.REFUSED else _PASSING(state)
 
 

@@ -188,8 +188,8 @@ class Service:
 
 async def unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
     """The result of `work`, or None when `stop` is set first; then `work` is cancelled."""
-    working = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
+    working = asyncio.create_task(work, name="start")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None

@@ -39,6 +39,7 @@ from consumer.s3_client import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from consumer.diagnosis import ErrorAnswer
     from consumer.s3_client import Answer
 
 PAGE_SIZE = 1000
@@ -89,7 +90,7 @@ class S3Store:
                     Metadata=dict(upload.metadata),
                 )
         except StoreError as error:
-            if _status(error) == HTTPStatus.PRECONDITION_FAILED:
+            if _has_status(error, HTTPStatus.PRECONDITION_FAILED):
                 return PutAnswer.EXISTS
             raise
         self._must_be_s3("PutObject", upload.key, answer)
@@ -101,7 +102,7 @@ class S3Store:
             async with self._attempt("HeadObject", key) as client:
                 answer = await client.head_object(**self._on_every_call, Key=key)
         except StoreError as error:
-            if _status(error) == HTTPStatus.NOT_FOUND:
+            if _has_status(error, HTTPStatus.NOT_FOUND):
                 return None
             raise
         self._must_be_s3("HeadObject", key, answer)
@@ -197,16 +198,19 @@ class S3Store:
             raise not_s3(operation, self._place(key))
 
 
-def _status(error: StoreError) -> int | None:
-    cause = error.__cause__
-    answer = error_answer(cause) if isinstance(cause, Exception) else None
-    return answer.status if answer else None
+def _answer(error: StoreError) -> ErrorAnswer | None:
+    """What S3 said; None when it said nothing."""
+    return error_answer(error.__cause__) if isinstance(error.__cause__, Exception) else None
+
+
+def _has_status(error: StoreError, status: HTTPStatus) -> bool:
+    answer = _answer(error)
+    return answer is not None and answer.status == status
 
 
 def _absent(error: StoreError) -> bool:
     """A 404 that is about the key, as far as it says."""
-    cause = error.__cause__
-    answer = error_answer(cause) if isinstance(cause, Exception) else None
+    answer = _answer(error)
     return answer is not None and answer.status == HTTPStatus.NOT_FOUND and (answer.bare or answer.code == "NoSuchKey")
 
 

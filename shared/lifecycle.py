@@ -4,7 +4,7 @@ Owns: SIGTERM and SIGINT, deadlines, the last words of a process that cannot go 
 Does not own: what is stopped in which order (each `service` does).
 
 Invariants: the first signal asks, the second kills. A deadline never grows. Exit codes: what `main` returns,
-2 = settings that cannot be used, 1 = anything else that was raised.
+2 = settings that cannot be used, 130 = Ctrl-C before there was anything to stop, 1 = anything else that was raised.
 """
 
 from __future__ import annotations
