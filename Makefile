@@ -15,7 +15,7 @@ demo: ## the whole chain on this machine without Docker; Ctrl-C ends it, DEMO_SE
 	$(RUN) consumer -m demo
 
 test: ## everything that proves it, on real Kafka and real S3 servers (about 10 minutes)
-	$(RUN) dev -m pytest
+	$(RUN) dev -m pytest -n 2 --dist worksteal
 
 test-unit: ## the tests that start no server (seconds)
 	$(RUN) dev -m pytest tests/unit
