@@ -151,3 +151,30 @@ async def test_a_container_without_room_for_the_memory_limit_is_told(
     with structlog.testing.capture_logs() as lines, pytest.raises(SettingsError):
         await bench.run()
     assert len([line for line in lines if line["event"] == "Container is small"]) == warned
+
+
+async def test_a_stop_that_hangs_ends_at_the_budget_with_1(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+    codes: list[int] = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    async def connect() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    async def leave() -> None:
+        await ended.wait()
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(bench.source, "connect", connect)
+    monkeypatch.setattr(bench.source, "leave", leave)
+    began = asyncio.get_running_loop().time()
+    with structlog.testing.capture_logs() as lines:
+        await bench.run(SHUTDOWN_TIMEOUT_SECONDS="1")
+    assert codes == [1]
+    assert asyncio.get_running_loop().time() - began < 1
+    (line,) = [line for line in lines if line["event"] == "Not stopped in time"]
+    assert "nothing is lost" in line["hint"]
