@@ -219,7 +219,8 @@ class Poller:
             )
         if self._plan.key_pointer is None or not records:
             return
-        if any(record.key is not None for record in records):
+        keys = (record_key(record, self._plan.key_pointer) for record in parsed.records)
+        if any(record.key is not None for record in records) or any(key is not None for key in keys):
             self._told.discard("keyless")
         else:
             self._tell_once(

@@ -240,6 +240,14 @@ async def test_an_oddity_is_told_when_it_begins_and_not_at_every_poll(body: byte
     assert [line["event"] for line in lines] == [event, event]
 
 
+async def test_a_record_without_key_is_no_oddity_while_its_siblings_have_one() -> None:
+    rig = Rig((0.0, b'[{"a":1},{"symbol":"B"}]'), select=Select.RANDOM)
+    with structlog.testing.capture_logs() as lines:
+        await rig.run()
+    assert rig.outlet.parcels[0].records == [Record(key=None, value=b'{"a":1}')]
+    assert lines == []
+
+
 async def test_no_content_is_a_success_without_records() -> None:
     rig = Rig((0.0, None))
     await rig.run()
