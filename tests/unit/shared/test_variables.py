@@ -1,16 +1,14 @@
-"""One list of variables: what the services read, what `.env.example` shows."""
+"""The one list of variables is what the services read; documents are held to it by test_defaults."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 import consumer.settings
 import producer.settings
-from bootstrap import ROOT
-from shared.settings import CONSUMER_VARIABLES, PRODUCER_VARIABLES, SHARED_VARIABLES, VARIABLES, variables_of
+from shared.settings import CONSUMER_VARIABLES, PRODUCER_VARIABLES, SHARED_VARIABLES, variables_of
 
 if TYPE_CHECKING:
     from shared.settings import ServiceSettings
@@ -24,8 +22,3 @@ if TYPE_CHECKING:
 def test_the_list_of_variables_is_what_the_service_reads(settings: type[ServiceSettings], own: tuple[str, ...]) -> None:
     read = [name for field in settings.model_fields.items() for name in variables_of(*field)]
     assert sorted(read) == sorted(SHARED_VARIABLES + own)
-
-
-def test_the_example_file_shows_every_variable_commented_out() -> None:
-    shown = re.findall(r"^# ?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    assert set(VARIABLES) - set(shown) <= {"AWS_DEFAULT_REGION"}
