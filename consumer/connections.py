@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
     from consumer.store import S3Store
 
-LEAVE_SHARE: Final = 0.15  # of SHUTDOWN_TIMEOUT_SECONDS
+LEAVE_SHARE: Final = 0.1  # of SHUTDOWN_TIMEOUT_SECONDS
 
 
 def new_source(settings: Settings) -> KafkaSource:

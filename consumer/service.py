@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
     from consumer.source import KafkaSource
 
-GIVE_BACK_SHARE: Final = 0.65  # of SHUTDOWN_TIMEOUT_SECONDS: puts; then commit, leave, close
+GIVE_BACK_SHARE: Final = 0.55  # of SHUTDOWN_TIMEOUT_SECONDS: puts; then commit, leave, close
 GRACE_SECONDS: Final = 0.5  # before the budget ends, for the last words
 PROCESS_BYTES: Final = 200 * 1024 * 1024  # what the process needs beside MEMORY_LIMIT_BYTES
 
