@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import SecretStr
 
 from consumer.settings import Settings as ConsumerSettings
 from producer.settings import Settings as ProducerSettings
@@ -211,19 +210,9 @@ def test_the_jobs_never_touch_a_foreign_server(tmp_path: Path) -> None:
         assert "foreign" not in json.dumps(found[name]), name
 
 
-def test_env_example_has_every_setting_with_its_default() -> None:
-    first = dict(reversed(env_example()))  # the ready blocks at the end repeat names
-    fields = ProducerSettings.model_fields | ConsumerSettings.model_fields
-    assert first.keys() == names_of(ProducerSettings) | names_of(ConsumerSettings) | OF_COMPOSE
-    for name in first.keys() - OF_COMPOSE:
-        default = fields[name.lower()].default
-        if fields[name.lower()].is_required() or default is None or default == "":
-            assert first[name] == "", name
-        elif isinstance(default, int | float):
-            assert float(first[name]) == default, name
-        else:
-            assert not isinstance(default, SecretStr)
-            assert first[name] == default, name
+def test_env_example_names_every_setting_and_what_is_composes_own() -> None:
+    named = {name for name, _ in env_example()}
+    assert named == names_of(ProducerSettings) | names_of(ConsumerSettings) | OF_COMPOSE
 
 
 def test_env_example_is_understood_line_by_line(tmp_path: Path) -> None:

@@ -1,29 +1,21 @@
-"""What the documents say is there: files, links, make targets, settings with their defaults."""
+"""What the documents say is there: files, links, make targets, tests (settings: tests/unit/shared/test_defaults.py)."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-import consumer.settings
-import producer.settings
 from bootstrap import ROOT
-from shared.settings import VARIABLES, variables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from pydantic.fields import FieldInfo
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
 # A file or folder of ours in backticks; not one with a placeholder in its name.
 NAMED = re.compile(r"`((?:consumer|demo|docs|producer|requirements|shared|tests)/[\w./-]*)`")
-IN_WORDS = {"required", "unset", "empty", "the SDK's own"}
 
 
 def each_document(documents: list[Path]) -> pytest.MarkDecorator:
@@ -69,53 +61,3 @@ def test_every_promise_names_a_test_that_is_there() -> None:
         for name in names:
             folder = name.rpartition("/")[0] or folder
             assert (ROOT / folder / name.rpartition("/")[2]).exists(), name
-
-
-def settings_table() -> dict[str, str]:
-    """Variable → default, as README's table has them."""
-    rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \| ", README, re.MULTILINE)
-    table: dict[str, str] = {}
-    for names, defaults in rows:
-        each = re.findall(r"`([A-Z][A-Z0-9_]+)`", names)
-        told = re.findall(r"`([^`]*)`|([^`,]+)(?:, |$)", defaults) or [("", "")]
-        values = [code or words for code, words in told if (code or words).strip()] or [""]
-        table |= dict(itertools.zip_longest(each, values, fillvalue=values[-1]))
-    return table
-
-
-def fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Each variable with the field that holds it."""
-    for settings in (producer.settings.Settings, consumer.settings.Settings):
-        for name, field in settings.model_fields.items():
-            for variable in variables_of(name, field):
-                yield variable, field
-
-
-def same(told: str, default: object) -> bool:
-    """Whether the words or digits of a document mean the default."""
-    if told in IN_WORDS or told.startswith("empty"):
-        return default is None or default == "" or told == "required"
-    if isinstance(default, int | float):
-        return float(told) == default
-    return told == default
-
-
-def test_the_settings_table_has_every_variable_with_its_default() -> None:
-    table = settings_table()
-    # Credentials are the SDK's own affair and in no settings class.
-    assert set(VARIABLES) - table.keys() <= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
-    assert table.keys() <= set(VARIABLES)
-    for variable, field in fields():
-        told = table[variable]
-        if field.is_required():
-            assert told == "required", variable
-        else:
-            assert same(told, field.get_default()), f"{variable}: README says {told}, it is {field.default!r}"
-
-
-def test_the_example_file_shows_the_defaults() -> None:
-    found = re.findall(r"^#([A-Z][A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    shown = dict(reversed(found))  # the first one: at the end are blocks for special places
-    for variable, field in fields():
-        if variable in shown and not field.is_required():
-            assert same(shown[variable] or "empty", field.get_default()), f"{variable}={shown[variable]}"
