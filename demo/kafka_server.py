@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from demo import environment, installation, kafka_jars, kafka_protocol
 from demo.ports import HOST, free_port
-from demo.server_process import READY_SECONDS, STOP_SECONDS, ServerError, ServerProcess
+from demo.server_process import READY_SECONDS, Server, ServerError, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +79,7 @@ def _is_whole(folder: Path) -> bool:
     return all(folder.joinpath(path).exists() for path in wanted)
 
 
-class KafkaServer:
+class KafkaServer(Server):
     """One broker. `start` = `prepare` (slow, any thread) + `spawn` (main thread) + `wait_ready`."""
 
     def __init__(
@@ -135,18 +135,6 @@ class KafkaServer:
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         self.process.wait_ready(lambda: kafka_protocol.missing(HOST, self.port), seconds)
-
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
-        self.process.stop(seconds)
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def suspend(self) -> None:
-        self.process.suspend()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     @property
     def _properties(self) -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from demo import environment, installation
 from demo.ports import HOST, free_port
-from demo.server_process import READY_SECONDS, STOP_SECONDS, ServerProcess
+from demo.server_process import READY_SECONDS, Server, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ ANSWER_SECONDS = 5.0
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 
 
-class S3Server:
+class S3Server(Server):
     """One server on the loopback address. `start` = `spawn` (main thread) + `wait_ready`; ports and data stay."""
 
     def __init__(self, name: str, folder: Path, *, port: int | None, environ: Mapping[str, str] | None) -> None:
@@ -57,18 +57,6 @@ class S3Server:
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         self.process.wait_ready(self._missing, seconds)
-
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
-        self.process.stop(seconds)
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def suspend(self) -> None:
-        self.process.suspend()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     @property
     def data(self) -> Path:

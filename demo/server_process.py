@@ -139,3 +139,21 @@ class ServerProcess:
 
     def _with_tail(self, message: str) -> str:
         return f"{message}. The end of {self.log_path}:\n{self.tail()}"
+
+
+class Server:
+    """What ends or holds up any server of the stack; how it starts is its own."""
+
+    process: ServerProcess
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        self.process.stop(seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def suspend(self) -> None:
+        self.process.suspend()
+
+    def resume(self) -> None:
+        self.process.resume()
