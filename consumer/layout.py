@@ -230,9 +230,7 @@ class Agreement:
             return Layout.decode(body)
         except SchemaError as error:
             key = self._terms.keys.layout_key
-            raise SettingsError(
-                [f"S3_PREFIX: {key} cannot be read: {error}; allowed: a prefix with a whole one"]
-            ) from error
+            raise _refusal(f"S3_PREFIX: {key} cannot be read: {error}; allowed: a prefix with a whole one") from error
 
     def _compare(self, layout: Layout, identity: TopicIdentity) -> None:
         terms = self._terms

@@ -84,7 +84,7 @@ class Worker:
         self._compression = compression
         self._clock = asyncio.get_running_loop().time
         self._committer = Committer(source, chain_id=rules.layout.chain_id, report=report)
-        self._locating: Rounds[Partition, events.Locate] = Rounds(self._locate_all, on_failure=self._locating_failed)
+        self._locating: Rounds[Partition, events.Locate] = Rounds(self._locate_all, on_failure=self._kafka_failed)
         self._recovering: Rounds[Partition, events.Recover] = Rounds(self._recover_all, on_failure=self._listing_failed)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="body")
         self._group: asyncio.TaskGroup | None = None
@@ -130,9 +130,8 @@ class Worker:
 
     async def _turn(self) -> None:
         self._something_changed.clear()
-        self._relieve()
         wanted: list[int] = []
-        if self.buffered_bytes < self._budget.memory_bytes:
+        if self._relieve() < self._budget.memory_bytes:
             wanted = [number for number, partition in self.partitions.items() if partition.wants_records]
         if not wanted:
             try:  # until a moment that changes do not put off: they can come one on the other's heels for ever
@@ -223,19 +222,23 @@ class Worker:
         """Everything held, waiting, open or in flight."""
         return sum(partition.buffered_bytes for partition in self.partitions.values())
 
-    def _relieve(self) -> None:
-        """Above 80 % of the limit: the largest that can be put are put, the largest that cannot are given up."""
-        settling = sum(partition.settling_bytes for partition in self.partitions.values())
-        over = self.buffered_bytes - settling - PRESSURE_SHARE * self._budget.memory_bytes
-        if over <= 0:
-            return
+    def _relieve(self) -> int:
+        """Above 80 % of the limit: the largest that can be put are put, the largest that cannot are given up.
+
+        The bytes that are buffered then: each partition is counted once a turn.
+        """
+        buffered, pressure = self.buffered_bytes, PRESSURE_SHARE * self._budget.memory_bytes
+        if buffered <= pressure:
+            return buffered
+        over = buffered - sum(partition.settling_bytes for partition in self.partitions.values()) - pressure
         by_size = sorted(self.partitions.values(), key=lambda partition: partition.relievable_bytes, reverse=True)
         for partition in by_size:
             size = partition.relievable_bytes
             if over <= 0 or size == 0:
-                return
+                break
             partition.feed(events.Pressure())
             over -= size
+        return self.buffered_bytes
 
     # ---- what partitions share (partition.Desk) ---------------------------------------------------------------------
 
@@ -313,9 +316,6 @@ class Worker:
         ends = await find_ends(self.store, self.rules.keys, enough)
         for partition, request in asked.items():
             partition.feed(events.Recovered(epoch=request.epoch, found=ends[partition.number]))
-
-    def _locating_failed(self, error: StoreError | SourceError) -> None:
-        self._kafka_failed(error)
 
     def _listing_failed(self, error: StoreError | SourceError) -> None:
         self.report.asking_again("list the bucket", error)
