@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import subprocess
+import sys
 import zlib
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bootstrap import ROOT
 from consumer import encoder
 from consumer.encoder import Body, BodyBuilder, Reason, record_line, value_line
 from consumer.ports import Record
@@ -272,3 +275,24 @@ def test_the_size_counts_the_quarantine_too() -> None:
     values = [b"\xff" + hashlib.sha256(b"%d" % at).digest() * 8 for at in range(2000)]
     builder.add(wire(*(record(at, value) for at, value in enumerate(values))), 0, len(values))
     assert builder.size > 30_000
+
+
+MEASURE = """
+import random, sys
+from pathlib import Path
+from consumer.encoder import compressor
+def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096
+lines = [''.join(f'{{"n":{n},"s":"{random.getrandbits(64):x}"}}\\n' for n in range(2000)).encode() for _ in range(20)]
+streams, before = [compressor(sys.argv[1]) for _ in range(50)], resident()
+for stream in streams:
+    for some in lines:
+        stream.compress(some)
+print((resident() - before) // 50)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_what_a_codec_is_counted_for_is_what_it_takes(codec: str) -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE, codec], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0.5 < int(done.stdout) / encoder._CODEC_BYTES[codec] < 1.25
