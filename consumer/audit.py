@@ -316,21 +316,30 @@ class _PartitionAudit:
                 f" {self._signer}: not compared"
             )
             return
+        if self._signer is None:
+            self._judge_unsigned(offset)
+            return
         in_expired = self._origin <= offset <= self._first
         if self._boundaries_hit or offset == self._end or in_expired:
             return
-        if self._signer is None and offset < self._origin:
-            return  # a predecessor's; the log had moved on when the origins were fixed
-        kind = Kind.COMMIT if self._signer else Kind.UNSIGNED_COMMIT
-        where = f"beyond the chain's end {self._end}" if offset > self._end else "no boundary of the chain"
-        whose = (
-            "it is signed by this chain, so the objects up to it were there: they are missing"
-            if self._signer and offset > self._end
-            else "signed by this chain"
-            if self._signer
-            else "not signed by this chain: the consumer ignores it and goes on from the chain's end"
+        where, whose = "no boundary of the chain", "signed by this chain"
+        if offset > self._end:
+            where = f"beyond the chain's end {self._end}"
+            whose = "it is signed by this chain, so the objects up to it were there: they are missing"
+        self._fault(Kind.COMMIT, offset, None, f"the committed offset {offset} is {where}; {whose}")
+
+    def _judge_unsigned(self, offset: int) -> None:
+        """Whoever set it expects it to count: under a new prefix it would, as the origin (design §5's recipe)."""
+        if offset == self._end or offset < self._origin:  # or a predecessor's that the log's start had overtaken
+            return
+        self._fault(
+            Kind.UNSIGNED_COMMIT,
+            offset,
+            None,
+            f"the committed offset {offset} is not signed by this chain and not its end {self._end}: the consumer ignores"
+            f" it, but a new prefix would begin there and {'lose' if offset > self._end else 'double'} what lies between;"
+            " reset the group to the file of --ends",
         )
-        self._fault(kind, offset, None, f"the committed offset {offset} is {where}; {whose}")
 
     def _fault(self, kind: Kind, start: int, end: int | None, what: str, link: Link | None = None) -> None:
         key = self._key(link) if link else None

@@ -41,7 +41,7 @@ class Kind(StrEnum):
     BODY = "body"  # unreadable, or not what the metadata say
     QUARANTINE = "quarantine"
     COMMIT = "commit"  # an offset of ours that is no boundary of the chain
-    UNSIGNED_COMMIT = "unsigned-commit"  # the same, set by somebody else; the consumer does not believe it
+    UNSIGNED_COMMIT = "unsigned-commit"  # an offset nobody signed that is not the chain's end; the consumer ignores it
     LOG = "log"  # chain and log cannot belong together
     LOSS = "loss"  # gone from the log before it was stored
     RECORD = "record"  # --deep: a stored line and the topic's record differ, or one of them is missing

@@ -403,12 +403,13 @@ async def test_a_quarantined_record_that_differs_from_the_topics_is_found_in_dep
         (3, CHAIN, Kind.COMMIT),
         (3, None, Kind.UNSIGNED_COMMIT),
         (5, CHAIN, None),
-        (5, None, None),
+        (5, None, Kind.UNSIGNED_COMMIT),
+        (8, None, None),
         (0, CHAIN, None),
         (9, "other", None),
     ],
 )
-async def test_a_committed_offset_is_a_boundary_of_the_chain(
+async def test_a_committed_offset_of_ours_is_a_boundary_and_an_unsigned_one_the_end(
     world: World, chain: list[Made], offset: int, signed_by: str | None, kind: Kind | None
 ) -> None:
     world.log.append(0, [b"1", b"2"])
