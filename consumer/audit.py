@@ -332,13 +332,14 @@ class _PartitionAudit:
         """Whoever set it expects it to count: under a new prefix it would, as the origin (design §5's recipe)."""
         if offset == self._end or offset < self._origin:  # or a predecessor's that the log's start had overtaken
             return
+        harm = "lose" if offset > self._end else "double"
         self._fault(
             Kind.UNSIGNED_COMMIT,
             offset,
             None,
-            f"the committed offset {offset} is not signed by this chain and not its end {self._end}: the consumer ignores"
-            f" it, but a new prefix would begin there and {'lose' if offset > self._end else 'double'} what lies between;"
-            " reset the group to the file of --ends",
+            f"the committed offset {offset} is not signed by this chain and not its end {self._end}: the consumer"
+            f" ignores it, but a new prefix would begin there and {harm} what lies between; reset the group to the file"
+            " of --ends",
         )
 
     def _fault(self, kind: Kind, start: int, end: int | None, what: str, link: Link | None = None) -> None:
