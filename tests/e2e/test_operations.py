@@ -1,93 +1,309 @@
-"""docs/operations.md, walked: a change of prefix and codec in one group, and the ways that are refused.
+"""docs/operations.md, walked with Kafka's own tool: a change of prefix, template, format or codec, and the wrong ways.
 
-Kafka's reset tool is not among the demo's jars: its effect, unsigned commits of the file's offsets while the group has
-no member, is made by a client here.
+The oracle here reads both prefixes and compares them, as one chain a partition, with the topic record by record; it
+shares no code with the consumer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
+import gzip
+import io
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.structs import OffsetAndMetadata
+import zstandard
+from aiokafka import AIOKafkaProducer
 
+from demo.kafka_server import CONSUMER_GROUPS
 from tests.processes import ServiceProcess
-from tests.servers import Produced, unique
+from tests.servers import Produced, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from tests.servers import S3, Kafka
+    from tests.servers import S3, Kafka, StoredObject
 
 PARTITIONS = 3
-OLD = {"S3_PREFIX": "old/", "COMPRESSION": "gzip"}
-NEW = {"S3_PREFIX": "new/", "COMPRESSION": "none", "S3_KEY_TEMPLATE": "topic={topic}/{partition}-{start}.{ext}"}
+TOPICS = "org.apache.kafka.tools.TopicCommand"
+OLD = {"S3_PREFIX": "old/"}
+NEW = {"S3_PREFIX": "new/"}
+TEMPLATE = {"S3_KEY_TEMPLATE": "{topic}/{partition}/{start:012d}.{ext}"}
+CODEC = {"COMPRESSION": "zstd"}
+FORMAT = {"RECORD_FORMAT": "envelope"}
+# What changes beside the prefix.
+CHANGES: Mapping[str, Mapping[str, str]] = {
+    "template": TEMPLATE,
+    "codec": CODEC,
+    "all": {**TEMPLATE, **FORMAT, "COMPRESSION": "none"},
+}
+
+
+@dataclass(slots=True)
+class Site:
+    """A topic under load, its group and its bucket, as an operator has them at hand."""
+
+    kafka: Kafka
+    s3: S3
+    topic: str
+    group: str
+    bucket: str
+    folder: Path
+    environ: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "KAFKA_TOPIC": self.topic,
+            "KAFKA_GROUP_ID": self.group,
+            "S3_BUCKET": self.bucket,
+            "BATCH_MAX_SECONDS": "0.5",
+            **self.s3.environ(),
+        }
+
+    def consumer(self, settings: Mapping[str, str]) -> ServiceProcess:
+        return ServiceProcess(["consumer"], {**self.environ, **settings}, self.folder)
+
+    async def verify(self, settings: Mapping[str, str], *options: str) -> tuple[int, str]:
+        """Exit code and output of `python -m consumer verify`."""
+        with ServiceProcess(["consumer", "verify", *options], {**self.environ, **settings}, self.folder) as process:
+            return await process.ended(), process.output()
+
+    async def refused(self, settings: Mapping[str, str], why: str) -> None:
+        """A start with the settings exits 2, says why, and has written nothing."""
+        before = await self.s3.keys(self.bucket)
+        with self.consumer(settings) as start:
+            assert await start.ended() == 2, start.output()
+            assert why in start.output()
+        assert set(await self.s3.keys(self.bucket, settings["S3_PREFIX"])) <= set(before)
+
+    async def tool(self, main_class: str, *arguments: str) -> str:
+        """What one of Kafka's tools prints; it exits 0 even when it refuses."""
+        done = await asyncio.to_thread(self.kafka.server.tool, main_class, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    async def reset(self, *how: str) -> str:
+        return await self.tool(CONSUMER_GROUPS, "--group", self.group, "--reset-offsets", *how, "--execute")
+
+    async def ends(self, file: Path) -> dict[int, int]:
+        """The file of `verify --ends` by the old settings, made twice alike; its offsets."""
+        texts = []
+        for _ in range(2):
+            code, said = await self.verify(OLD, "--ends", str(file))
+            assert code == 0, said
+            texts.append(file.read_text())
+        assert texts[0] == texts[1]
+        rows = list(csv.reader(io.StringIO(texts[0])))
+        assert {topic for topic, _, _ in rows} == {self.topic}
+        return {int(partition): int(offset) for _, partition, offset in rows}
+
+    def new_offsets(self, output: str) -> dict[int, int]:
+        """The NEW-OFFSET column of the reset tool by partition."""
+        rows = [line.split() for line in output.splitlines()]
+        return {int(row[2]): int(row[3]) for row in rows if row[:2] == [self.group, self.topic]}
+
+    async def add_partition(self) -> None:
+        wanted = str(PARTITIONS + 1)
+        await self.tool(TOPICS, "--alter", "--topic", self.topic, "--partitions", wanted)
+
+    @contextlib.asynccontextmanager
+    async def load(self) -> AsyncIterator[None]:
+        """Records keep arriving in every partition inside the block; all are acknowledged at its end."""
+        stop = asyncio.Event()
+
+        async def produce() -> None:
+            producer = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, metadata_max_age_ms=1000)
+            await producer.start()
+            try:
+                number = 0
+                while not stop.is_set():
+                    for partition in await producer.partitions_for(self.topic):
+                        value = b'{"n":%d,"partition":%d}' % (number, partition)
+                        await producer.send_and_wait(self.topic, value, partition=partition)
+                    number += 1
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), 0.01)
+            finally:
+                await producer.stop()
+
+        producing = asyncio.create_task(produce())
+        try:
+            yield
+        finally:
+            stop.set()
+            await producing
+
+    async def chains(self) -> dict[int, list[StoredObject]]:
+        """The objects of both prefixes by partition, in order of their starts."""
+        chains: dict[int, list[StoredObject]] = {}
+        for stored in (await self.s3.objects(self.bucket)).values():
+            if "/_ticklake/" not in stored.key:
+                chains.setdefault(int(stored.metadata["partition"]), []).append(stored)
+        return {
+            partition: sorted(chain, key=lambda stored: int(stored.metadata["start-offset"]))
+            for partition, chain in chains.items()
+        }
+
+    async def stored(self) -> None:
+        """Wait until the chains are at the log's end."""
+
+        async def reached() -> bool:
+            ends, chains = await self.kafka.end_offsets(self.topic), await self.chains()
+            return all(
+                p in chains and max(int(stored.metadata["next-offset"]) for stored in chains[p]) >= end
+                for p, end in ends.items()
+            )
+
+        await eventually(reached, "every chain at the end of its log", every_seconds=0.5)
+
+    async def compare(self) -> None:
+        """Every record of the topic stands in one of the prefixes, once, and in its place."""
+        chains = await self.chains()
+        for partition, records in (await self.kafka.read(self.topic)).items():
+            end = 0
+            lines: list[bytes] = []
+            for stored in chains[partition]:
+                assert int(stored.metadata["start-offset"]) == end, f"partition {partition}: {stored.key}"
+                end = int(stored.metadata["next-offset"])
+                lines += values(stored)
+            assert lines == [record.value for record in records], f"partition {partition}"
+
+
+def values(stored: StoredObject) -> list[bytes]:
+    """The values of an object's records."""
+    body = stored.body
+    if stored.key.endswith(".gz"):
+        body = gzip.decompress(body)
+    elif stored.key.endswith(".zst"):
+        body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    lines = body.split(b"\n")[:-1]
+    # In an envelope the value comes last, byte for byte.
+    return [line.partition(b'"value":')[2][:-1] if line.startswith(b'{"offset":') else line for line in lines]
 
 
 @pytest.fixture
-def environ(kafka: Kafka, s3: S3, bucket: str, group: str) -> dict[str, str]:
-    return {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "KAFKA_TOPIC": unique("topic"),
-        "KAFKA_GROUP_ID": group,
-        "S3_BUCKET": bucket,
-        "BATCH_MAX_SECONDS": "0.5",
-        **s3.environ(),
-    }
+async def site(kafka: Kafka, s3: S3, bucket: str, group: str, tmp_path: Path) -> Site:
+    """All partitions hold records."""
+    topic = await kafka.create_topic(PARTITIONS)
+    await kafka.produce(topic, [Produced(value=b'{"n":-1}', partition=number) for number in range(PARTITIONS)])
+    return Site(kafka, s3, topic, group, bucket, tmp_path)
 
 
-async def reset_offsets(environ: dict[str, str], file: Path) -> None:
-    """What kafka-consumer-groups --reset-offsets --from-file FILE --execute does."""
-    with file.open() as lines:
-        offsets = {
-            TopicPartition(topic, int(partition)): OffsetAndMetadata(int(offset), "")
-            for topic, partition, offset in csv.reader(lines)
-        }
-    client = AIOKafkaConsumer(
-        bootstrap_servers=environ["KAFKA_BOOTSTRAP_SERVERS"],
-        group_id=environ["KAFKA_GROUP_ID"],
-        enable_auto_commit=False,
-    )
-    await client.start()
-    try:
-        client.assign(list(offsets))
-        await client.commit(offsets)
-    finally:
-        await client.stop()
-
-
-async def test_the_recipe_moves_the_chains_to_a_new_prefix_and_codec(
-    kafka: Kafka, s3: S3, bucket: str, environ: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_the_recipe_changes_prefix_template_format_and_codec_while_records_arrive(
+    site: Site, change: Mapping[str, str]
 ) -> None:
-    topic = await kafka.create_topic(PARTITIONS, name=environ["KAFKA_TOPIC"])
-    before = [Produced(value=b'{"n":%d}' % number, partition=number % PARTITIONS) for number in range(30)]
-    after = [Produced(value=b'{"n":%d}' % number, partition=number % 2) for number in range(30, 50)]
+    new, file = {**NEW, **change}, site.folder / "ends.csv"
+    async with contextlib.AsyncExitStack() as loading:
+        await loading.enter_async_context(site.load())
+        with site.consumer(OLD) as old:
+            await old.logged("Uploaded", count=2 * PARTITIONS)
+            assert await old.stop() == 0
+        await site.add_partition()  # the group has no offset of this one
+        ends = await site.ends(file)
+        assert ends[PARTITIONS] == 0
+        assert site.new_offsets(await site.reset("--from-file", str(file))) == ends
+        code, said = await site.verify(OLD)
+        assert code == 0, said
+        with site.consumer(new) as consumer:
+            await consumer.logged("Uploaded", count=2 * (PARTITIONS + 1))
+            await loading.aclose()
+            await site.stored()
+            assert await consumer.stop() == 0
+    await site.compare()
+    code, said = await site.verify(new, "--deep")
+    assert code == 0, said
 
-    await kafka.produce(topic, before)
-    with ServiceProcess(["consumer"], {**environ, **OLD}, tmp_path) as consumer:
+
+async def test_a_rolling_change_is_refused_and_kafkas_tool_moves_no_living_group(site: Site) -> None:
+    with site.consumer(OLD) as consumer:
+        await consumer.logged("Uploaded", count=PARTITIONS)
+        await site.refused(NEW, "signed by chain")
+        await site.refused({**NEW, **CHANGES["all"]}, "signed by chain")
+        for change, variable in ((TEMPLATE, "S3_KEY_TEMPLATE"), (CODEC, "COMPRESSION"), (FORMAT, "RECORD_FORMAT")):
+            await site.refused({**OLD, **change}, f"{variable}: ")
+        said = await site.reset("--to-earliest", "--topic", site.topic)
+        assert "inactive" in said
+        assert site.new_offsets(said) == {}
+        async with site.load():
+            await consumer.logged("Uploaded", count=2 * PARTITIONS)
+        await site.stored()
+        assert await consumer.stop() == 0
+    await site.compare()
+
+
+async def test_offsets_reset_in_a_wrong_way_are_refused_before_the_new_prefix_begins(site: Site) -> None:
+    """Under it they would lose what lies between the chain's end and the log's."""
+    with site.consumer(OLD) as consumer:
         await consumer.logged("Uploaded", count=PARTITIONS)
         assert await consumer.stop() == 0
-    for name in ("ends.csv", "again.csv"):
-        with ServiceProcess(["consumer", "verify", "--ends", str(tmp_path / name)], {**environ, **OLD}, tmp_path) as it:
-            assert await it.ended() == 0, it.output()
-    assert (tmp_path / "ends.csv").read_bytes() == (tmp_path / "again.csv").read_bytes()
+    await site.add_partition()
+    file = site.folder / "ends.csv"
+    ends = await site.ends(file)
+    later = [Produced(value=b'{"n":%d}' % n, partition=n % len(ends)) for n in range(4 * len(ends))]
+    await site.kafka.produce(site.topic, later)
+    beyond = {partition: end + 4 for partition, end in ends.items()}
 
-    with ServiceProcess(["consumer"], {**environ, **NEW}, tmp_path) as too_early:
-        assert await too_early.ended() == 2
-        assert "signed by chain" in too_early.output()
-    await reset_offsets(environ, tmp_path / "ends.csv")
-    await kafka.produce(topic, after)
-    with ServiceProcess(["consumer"], {**environ, **NEW}, tmp_path) as consumer:
-        await consumer.logged("Uploaded", count=2)
+    said = await site.reset("--to-current", "--topic", site.topic)
+    assert site.new_offsets(said) == {**ends, PARTITIONS: beyond[PARTITIONS]}, "without a commit: to the log's end"
+    await _refused_by_verify(site, beyond, {PARTITIONS})
+
+    file.write_text(f"{site.topic},1,{ends[1] + 1000}\n")
+    assert site.new_offsets(await site.reset("--from-file", str(file))) == {1: beyond[1]}, "clamped to the log"
+    await _refused_by_verify(site, beyond, {1, PARTITIONS})
+
+    assert site.new_offsets(await site.reset("--to-latest", "--topic", site.topic)) == beyond
+    await _refused_by_verify(site, beyond, set(beyond))
+
+    assert await site.ends(file) == ends
+    assert site.new_offsets(await site.reset("--from-file", str(file))) == ends
+    code, said = await site.verify(OLD)
+    assert code == 0, said
+    with site.consumer(NEW):
+        await site.stored()
+    await site.compare()
+
+
+async def _refused_by_verify(site: Site, offsets: Mapping[int, int], partitions: set[int]) -> None:
+    """The audit with the old settings names the offsets of these partitions, and nothing else."""
+    code, said = await site.verify(OLD)
+    assert code == 1
+    faults = [line.partition(": ")[0] for line in said.splitlines() if line.startswith("FAULT")]
+    assert faults == [f"FAULT unsigned-commit, partition {p}, offset {offsets[p]}" for p in sorted(partitions)]
+
+
+async def test_a_revived_old_task_and_the_new_prefix_never_run_together(site: Site) -> None:
+    with site.consumer(OLD) as consumer:
+        await consumer.logged("Uploaded", count=PARTITIONS)
         assert await consumer.stop() == 0
-    with ServiceProcess(["consumer"], {**environ, **OLD}, tmp_path) as revived:
-        assert await revived.ended() == 2, "a revived old task is refused"
-    with ServiceProcess(["consumer", "verify", "--deep"], {**environ, **NEW}, tmp_path) as verify:
-        assert await verify.ended() == 0, verify.output()
+    file = site.folder / "ends.csv"
+    before = await site.ends(file)
+    assert site.new_offsets(await site.reset("--from-file", str(file))) == before
+    with site.consumer(OLD) as revived:
+        async with site.load():
+            await revived.logged("Uploaded", count=PARTITIONS)
+        await site.refused(NEW, "signed by chain")
+        code, said = await site.verify(OLD, "--ends", str(file))
+        assert code == 1
+        assert "stop all consumers first" in said
+        await site.stored()
+        assert await revived.stop() == 0
+    await site.refused(NEW, "signed by chain")
+    assert site.new_offsets(await site.reset("--from-file", str(file))) == before, "the file of before"
+    await _refused_by_verify(site, before, set(range(PARTITIONS)))
 
-    old, new = await s3.objects(bucket, "old/topic="), await s3.objects(bucket, "new/topic=")
-    assert sum(int(stored.metadata["record-count"]) for stored in old.values()) == len(before)
-    lines = [line for stored in new.values() for line in stored.body.splitlines()]
-    assert sorted(lines) == sorted(record.value or b"" for record in after), "nothing lost, nothing doubled"
+    ends = await site.ends(file)
+    assert site.new_offsets(await site.reset("--from-file", str(file))) == ends
+    with site.consumer(NEW) as consumer:
+        async with site.load():
+            await consumer.logged("Uploaded", count=PARTITIONS)
+            await site.refused(OLD, "signed by chain")
+        await site.stored()
+        assert await consumer.stop() == 0
+    await site.refused(OLD, "signed by chain")
+    await site.compare()
