@@ -40,6 +40,8 @@ class ServiceProcess:
             stderr=subprocess.STDOUT,
         )
 
+        self._peak_memory_bytes = 0
+
     def __enter__(self) -> Self:
         return self
 
@@ -92,6 +94,17 @@ class ServiceProcess:
         """SIGKILL, at once."""
         self.process.kill()
         self.process.wait()
+
+    def peak_memory_bytes(self) -> int:
+        """The most resident memory it ever had (VmHWM), as far as the kernel still tells; 0 where it never does."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return self._peak_memory_bytes  # it has ended, or this is no Linux
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                self._peak_memory_bytes = max(self._peak_memory_bytes, int(line.split()[1]) * 1024)
+        return self._peak_memory_bytes
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.05
+READERS = 10  # as many connections as the client keeps
 
 
 class KafkaRecord(Protocol):
@@ -50,6 +51,14 @@ class Produced:
     partition: int | None = None
     timestamp: int | None = None
     headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedOffset:
+    """What a group has committed for one partition."""
+
+    offset: int
+    metadata: str
 
 
 def unique(stem: str) -> str:
@@ -160,6 +169,20 @@ class Kafka:
         finally:
             await consumer.stop()
 
+    async def committed(self, group: str, topic: str) -> dict[int, CommittedOffset]:
+        """The group's offsets. Empty also while its coordinator loads: aiokafka hides that error, ask again."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=60_000)
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        return {
+            partition.partition: CommittedOffset(offset=said.offset, metadata=said.metadata)
+            for partition, said in found.items()
+            if partition.topic == topic and said.offset >= 0
+        }
+
     def _consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap_servers,
@@ -228,18 +251,22 @@ class S3:
 
     async def objects(self, bucket: str, prefix: str = "") -> dict[str, StoredObject]:
         """Every object whole, by key, in key order."""
-        found = {}
-        async with buckets.client(self.access) as client:
-            for key in await self.keys(bucket, prefix):
+        slots = asyncio.Semaphore(READERS)
+
+        async def read(client: buckets.S3Client, key: str) -> StoredObject:
+            async with slots:
                 answer = await client.get_object(Bucket=bucket, Key=key)
                 body = cast("_Body", answer["Body"])
-                found[key] = StoredObject(
+                return StoredObject(
                     key=key,
                     body=await body.read(),
                     metadata=cast("Mapping[str, str]", answer["Metadata"]),
                     content_type=cast("str", answer.get("ContentType", "")),
                 )
-        return found
+
+        keys = await self.keys(bucket, prefix)
+        async with buckets.client(self.access) as client:
+            return dict(zip(keys, await asyncio.gather(*(read(client, key) for key in keys)), strict=True))
 
 
 class _Body(Protocol):

@@ -1,0 +1,141 @@
+"""Figures from the consumers' own log lines, after the fact.
+
+Owns: what is counted and measured, and how. Does not own: where it is shown (`report`).
+
+Hand-over, measured for every partition that changes hands or is given back to its owner in a rebalance:
+- *revoked*: the old owner's `Partitions revoked`, written when what was open is put and committed;
+- *last revocation*: when the last member that gives back before the new owner's `Partitions assigned` began to (its
+  line's time less its `seconds`): until then Kafka itself waits for the members to hear of the rebalance;
+- *first record*: when the first record of the new owner arrived, read off its first object: `Uploaded`'s time less its
+  `seconds` (from seal to stored) less BATCH_MAX_SECONDS (from the first record to the seal). Objects sealed by
+  something else than that timer are left out: those of a drain, and those sooner after the assignment. (Scenarios
+  keep below BATCH_MAX_RECORDS and BATCH_MAX_BYTES a second.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.chaos.arena import Arena
+    from tests.oracle import Verdict
+    from tests.processes import ServiceProcess
+
+SIGKILLED = -9
+
+
+def of_verdict(arena: Arena, verdict: Verdict) -> None:
+    """What the bucket holds."""
+    arena.note("records", verdict.consumed)
+    arena.note("quarantined", verdict.quarantined)
+    arena.note("objects", verdict.objects)
+    arena.note("mean_object_bytes", verdict.body_bytes // max(1, verdict.objects))
+    arena.note("mean_object_records", round(verdict.consumed / max(1, verdict.objects), 1))
+
+
+def of_logs(arena: Arena) -> None:
+    """Duplicates prevented, retries, hand-overs, over all consumers that ever ran."""
+    arena.note("adopted", _count(arena.consumers, "Adopted"))
+    own = sum(line.get("outcome") == "own" for consumer in arena.consumers for line in consumer.lines("Uploaded"))
+    arena.note("own_answers_lost", own)
+    arena.note("put_retries", _count(arena.consumers, "Retrying"))
+    arena.note("rebalances", _count(arena.consumers, "Partitions assigned"))
+    arena.note("faults_injected", sum(arena.proxy.counts.values()))
+    arena.note("peak_memory_bytes", arena.peak_memory_bytes())
+    found = hand_overs(arena.consumers, batch_max_seconds=float(arena.settings["BATCH_MAX_SECONDS"]))
+    if found:
+        whole = sorted(each.whole_seconds for each in found)
+        arena.note("hand_overs", len(found))
+        arena.note("hand_over_median_seconds", whole[len(whole) // 2])
+        arena.note("hand_over_longest_seconds", whole[-1])
+        if all(consumer.process.returncode != SIGKILLED for consumer in arena.consumers):
+            beyond = sorted(each.beyond_kafka_seconds for each in found)
+            arena.note("hand_over_beyond_kafka_median_seconds", beyond[len(beyond) // 2])
+            arena.note("hand_over_beyond_kafka_longest_seconds", beyond[-1])
+
+
+def _count(consumers: Sequence[ServiceProcess], event: str) -> int:
+    return sum(len(consumer.lines(event)) for consumer in consumers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """One partition in one rebalance. `whole`: revoked → first record; `beyond_kafka`: last revocation → first record.
+
+    Where a member was killed, Kafka waits for its session to end within `beyond_kafka`: it says nothing then.
+    """
+
+    partition: int
+    whole_seconds: float
+    beyond_kafka_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Moment:
+    at: float
+    event: str
+    partitions: tuple[int, ...]
+    owner: int
+    sealed_at: float = 0.0  # of an Uploaded
+    began: float = 0.0  # of a Partitions revoked
+
+
+def hand_overs(consumers: Sequence[ServiceProcess], *, batch_max_seconds: float) -> list[HandOver]:
+    """Every hand-over whose beginning and first record the logs tell."""
+    moments = sorted(
+        (moment for owner, consumer in enumerate(consumers) for moment in _moments(owner, consumer)),
+        key=lambda moment: moment.at,
+    )
+    found = []
+    for number, assigned in enumerate(moments):
+        if assigned.event != "Partitions assigned":
+            continue
+        before = [moment for moment in moments[:number] if moment.event == "Partitions revoked"]
+        for partition in assigned.partitions:
+            revoked = next((moment for moment in reversed(before) if partition in moment.partitions), None)
+            first = _first_object(moments[number + 1 :], assigned.owner, partition)
+            if revoked is None or first is None:
+                continue
+            first_record_at = first.sealed_at - batch_max_seconds
+            if first_record_at < assigned.at:
+                continue  # sealed by something else than its timer
+            found.append(
+                HandOver(
+                    partition=partition,
+                    whole_seconds=first_record_at - revoked.at,
+                    beyond_kafka_seconds=first_record_at - before[-1].began,
+                )
+            )
+    return found
+
+
+def _first_object(later: Sequence[_Moment], owner: int, partition: int) -> _Moment | None:
+    """The owner's first object of the partition; None when that was sealed to give the partition back."""
+    first = None
+    for moment in later:
+        if moment.owner == owner and moment.event != "Uploaded":
+            return first if first is not None and first.sealed_at < moment.began else None
+        if moment.owner == owner and first is None and partition in moment.partitions:
+            first = moment
+    return first
+
+
+def _moments(owner: int, consumer: ServiceProcess) -> Iterator[_Moment]:
+    for line in consumer.lines():
+        event = line.get("event")
+        if event not in {"Partitions assigned", "Partitions revoked", "Uploaded"}:
+            continue
+        at = datetime.fromisoformat(str(line["timestamp"])).timestamp()
+        if event == "Uploaded":
+            partition = int(str(line["key"]).rsplit("/", 1)[-1].split("-")[0])
+            sealed_at = at - float(str(line["seconds"]))
+            yield _Moment(at=at, event=event, partitions=(partition,), owner=owner, sealed_at=sealed_at)
+        else:
+            numbers = line["partitions"]
+            assert isinstance(numbers, list)
+            began = at - float(str(line.get("seconds", 0.0)))
+            yield _Moment(at=at, event=str(event), partitions=tuple(numbers), owner=owner, began=began)

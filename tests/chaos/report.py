@@ -1,0 +1,111 @@
+"""The report of a run, for machines (JSON) and for people (Markdown).
+
+Owns: its form, the versions. Does not own: figures (`figures`, scenarios).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from demo import kafka_jars
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.chaos.runner import Outcome
+
+ROOT = Path(__file__).parents[2]
+# What is shown in the table; everything else stands below it.
+COLUMNS: Mapping[str, str] = {
+    "records": "records",
+    "objects": "objects",
+    "mean_object_bytes": "mean object (bytes)",
+    "hand_over_median_seconds": "hand-over, median (s)",
+    "hand_over_beyond_kafka_longest_seconds": "beyond Kafka's waits, longest (s)",
+    "recovery_seconds": "recovery to lag 0 (s)",
+    "adopted": "adopted",
+    "own_answers_lost": "own answers lost",
+    "put_retries": "puts retried",
+    "faults_injected": "faults injected",
+}
+HOW = """\
+*Hand-over*: from the old owner's log line `Partitions revoked` (what was open is put and committed) to the first record
+of the new owner, which is its first `Uploaded` line's time less the line's `seconds` (seal to stored) less
+BATCH_MAX_SECONDS (first record to seal). *Beyond Kafka's waits*: the same, from the moment the last member began to
+give back (its `Partitions revoked` less that line's `seconds`): until it has heard of the rebalance, Kafka waits. Not
+told where a member was killed. *Recovery to lag 0*: from the moment the fault was taken away
+until every chain in the bucket had reached the log's end of that moment, polled every 0.25 s. *Adopted*: objects found
+written already by another writer or an earlier self, each a duplicate that was prevented. *Own answers lost*: puts
+whose answer was lost, recognized as the process's own. *Catch-up*: as recovery, from the end of the load.
+"""
+
+
+def versions(s3_kind: str) -> dict[str, str]:
+    """What the run stood on."""
+    return {
+        "ticklake": _git("rev-parse", "--short", "HEAD") + (", changed since" if _git("status", "--porcelain") else ""),
+        "python": platform.python_version(),
+        "kafka": kafka_jars.VERSION,
+        "s3": s3_kind,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def write(folder: Path, outcomes: Sequence[Outcome], *, seed: int, about: Mapping[str, str]) -> None:
+    """`report.json` and `report.md` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"seed": seed, "versions": dict(about), "scenarios": [asdict(outcome) for outcome in outcomes]}
+    (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n")
+    (folder / "report.md").write_text(_markdown(outcomes, seed, about))
+
+
+def line(outcome: Outcome) -> str:
+    """One line for the terminal."""
+    known = [
+        f"{name.removesuffix('_seconds')} {_shown(outcome.figures[name])}"
+        for name in COLUMNS
+        if outcome.figures.get(name)
+    ]
+    return f"{'ok  ' if outcome.passed else 'FAIL'} {outcome.name:28} {outcome.seconds:6.1f} s  {', '.join(known)}"
+
+
+def _markdown(outcomes: Sequence[Outcome], seed: int, about: Mapping[str, str]) -> str:
+    passed = sum(outcome.passed for outcome in outcomes)
+    parts = [
+        f"# Chaos: {passed} of {len(outcomes)} scenarios passed",
+        f"Seed {seed}; {', '.join(f'{name} {version}' for name, version in about.items())}.",
+        "| scenario | | seconds | "
+        + " | ".join(COLUMNS.values())
+        + " |\n"
+        + "|---|---|"
+        + "---:|" * (len(COLUMNS) + 1)
+        + "\n"
+        + "\n".join(_row(outcome) for outcome in outcomes),
+        HOW,
+    ]
+    for outcome in outcomes:
+        rest = [f"- {name}: {_shown(value)}" for name, value in outcome.figures.items() if name not in COLUMNS]
+        rest += [f"- fault {name}: {count}" for name, count in sorted(outcome.faults.items())]
+        parts.append(f"## {outcome.name}\n\n{outcome.tells}\n\n" + "\n".join(rest))
+        if not outcome.passed:
+            parts.append(f"Failed; everything lies in `{outcome.folder}`.\n\n```text\n{outcome.failure[:20_000]}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(outcome: Outcome) -> str:
+    cells = [_shown(outcome.figures.get(name, "")) for name in COLUMNS]
+    return f"| {outcome.name} | {'ok' if outcome.passed else 'FAILED'} | {outcome.seconds} | {' | '.join(cells)} |"
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    return done.stdout.strip()

@@ -1,0 +1,40 @@
+"""Processes that end without a word."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.chaos.registry import scenario
+
+if TYPE_CHECKING:
+    from tests.chaos.arena import Arena
+
+REPLICAS = 3
+KILLS = 6
+
+
+@scenario(
+    "kill-storm",
+    "Three replicas under load; six times one of them, or two at once, is killed with SIGKILL and replaced.",
+    ci=True,
+    partitions=6,
+    settings={"KAFKA_SESSION_TIMEOUT_SECONDS": "3", "KAFKA_REBALANCE_TIMEOUT_SECONDS": "5"},
+)
+async def kill_storm(arena: Arena) -> None:
+    dice = arena.random
+    async with arena.load(4000):
+        for _ in range(REPLICAS):
+            arena.consumer()
+        await arena.assigned(*arena.consumers)
+        for _ in range(KILLS):
+            await arena.objects_grow(6)  # else most blows would fall while Kafka waits for the dead
+            await asyncio.sleep(dice.uniform(0.0, 1.2))  # anywhere between two puts of a partition
+            victims = dice.sample(arena.running(), dice.choice([1, 1, 2]))
+            arena.kill(*victims)
+            for _ in victims:
+                arena.consumer()
+        await arena.objects_grow()
+    verdict = await arena.proven()
+    assert verdict.consumed == arena.loads[0].acknowledged
+    arena.note("kills", sum(consumer.process.returncode == -9 for consumer in arena.consumers))
