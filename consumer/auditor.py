@@ -1,7 +1,7 @@
 """One audit of a topic's objects: what Kafka says, the layout, every object, the verdicts, the comparison in depth.
 
-Owns: the order of the questions and the two listings. Does not own: any judgement (`audit`), one object's requests
-(`inspector`), the comparison (`deep_audit`), the output (`verify`).
+Owns: the order of the questions and the two listings. Does not own: any judgement (`audit`, `chain_audit`,
+`quarantine_audit`), one object's requests (`inspector`), the comparison (`deep_audit`), the output (`verify`).
 
 It may run beside consumers. Committed offsets are read before the bucket is listed: what was committed by then was put
 before, so an offset beyond the listed objects is a fault and no race. What begins at or above the log's end of that
@@ -20,12 +20,14 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from consumer.audit import Ground, Link, Verdict, audit_partition, link_of
+from consumer.audit import Ground, Link, link_of
+from consumer.chain_audit import Verdict, audit_partition
 from consumer.comparison import differences
 from consumer.deep_audit import DeepAudit
 from consumer.findings import Fault, Findings, Kind
 from consumer.inspector import Inspector, a_few_times, listed
 from consumer.ports import SourceError, StoreError
+from consumer.quarantine_audit import judge_orphan
 from shared.schemas import Layout, SchemaError
 from shared.settings import SettingsError
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
 
 CONCURRENCY: Final = 16
+MAX_ORPHAN_NOTES: Final = 20  # a wrong deploy can leave thousands: counted, the first are named
 
 
 class Kafka(Protocol):
@@ -71,6 +74,8 @@ class _Ledger:
     quarantines: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     later: list[tuple[ParsedKey, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    orphans: int = 0
     other_keys: int = 0
     body_bytes: int = 0
 
@@ -155,8 +160,8 @@ class Auditor:
             await self._inspect_missed(inspector, unproven)
             logs = await kafka.log_ranges(range(identity.partitions))
             verdicts = self._verdicts(ground, committed, logs)
-        orphans = await self._orphans()
-        self._conclude(list(verdicts.values()), orphans)
+        await self._judge_orphans(ground)
+        self._conclude(list(verdicts.values()))
         if self._open_reader is not None:
             await self._compare(self._open_reader, ground, inspector, identity, logs)
 
@@ -243,10 +248,19 @@ class Auditor:
         for partition in partitions:
             self._ledger.links[partition].sort()
 
-    async def _orphans(self) -> int:
-        prefix = self._keys.quarantine_prefix
-        named = self._ledger.quarantines
-        return sum([key.removeprefix(prefix) not in named async for key in listed(self._store, prefix)])
+    async def _judge_orphans(self, ground: Ground) -> None:
+        """Quarantine objects that no object names, the first of them by name."""
+        ledger, prefix, notes = self._ledger, self._keys.quarantine_prefix, 0
+        async for key in listed(self._store, prefix):
+            if key.removeprefix(prefix) in ledger.quarantines:
+                continue
+            ledger.orphans += 1
+            judged = judge_orphan(key, ground=ground, links=ledger.links)
+            if isinstance(judged, Fault):
+                ledger.faults.append(judged)
+            elif notes < MAX_ORPHAN_NOTES:
+                notes += 1
+                ledger.notes.append(judged)
 
     # ---- verdicts ----------------------------------------------------------------------------------------------------
 
@@ -265,16 +279,16 @@ class Auditor:
             for partition in partitions
         }
 
-    def _conclude(self, verdicts: Sequence[Verdict], orphans: int) -> None:
+    def _conclude(self, verdicts: Sequence[Verdict]) -> None:
         faults = [*self._ledger.faults, *(fault for verdict in verdicts for fault in verdict.faults)]
         self._findings = replace(
             self._findings,
             partitions=tuple(verdict.findings for verdict in verdicts),
-            orphaned_quarantines=orphans,
+            orphaned_quarantines=self._ledger.orphans,
             other_keys=self._ledger.other_keys,
             body_bytes=self._ledger.body_bytes,
             faults=tuple(sorted(faults, key=_place)),
-            notes=tuple(note for verdict in verdicts for note in verdict.notes),
+            notes=(*(note for verdict in verdicts for note in verdict.notes), *self._ledger.notes),
         )
 
     async def _compare(

@@ -107,7 +107,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """The whole audit. `orphaned_quarantines` are objects no chain names: harmless leavings of a crash.
+    """The whole audit. `orphaned_quarantines` are objects no chain names: leavings of a crash, unless also a fault.
 
     `other_keys` lie below the listed prefix, but the template cannot have rendered them.
     """
@@ -162,7 +162,7 @@ def as_text(findings: Findings) -> str:
 def _more(findings: Findings) -> list[str]:
     lines = []
     if findings.orphaned_quarantines:
-        lines.append(f"{findings.orphaned_quarantines} orphaned quarantine objects: named by no object, harmless")
+        lines.append(f"{findings.orphaned_quarantines} orphaned quarantine objects: named by no object")
     if findings.other_keys:
         lines.append(f"{findings.other_keys} other keys below the listed prefix, not of this template: not looked at")
     if (compared := findings.compared) is not None:

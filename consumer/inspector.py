@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
-from consumer.audit import Ground, QuarantineAudit, body_fault, object_fault, read_object
+from consumer.audit import Ground, body_fault, object_fault, read_object
 from consumer.decoder import BodyError, BodyFacts, LineSplitter, Tally, body_decoder
 from consumer.findings import Fault, Kind
 from consumer.ports import Failure, StoreError
+from consumer.quarantine_audit import QuarantineAudit
 from consumer.retrying import delay_seconds, wait_by_class
 
 if TYPE_CHECKING:

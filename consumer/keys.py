@@ -27,6 +27,7 @@ _EPOCH: Final = date(1970, 1, 1)
 _INTEGERS: Final = frozenset({"partition", "start", "hour", "unix"})
 _TEXTS: Final = {"topic": "", "dt": "[0-9]{4}-[0-9]{2}-[0-9]{2}", "ext": ""}
 _FIELD = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
+_QUARANTINE_NAME = re.compile(r"([0-9]{5,})-([0-9]{20})-([0-9]{20})-[0-9a-f]{16}\.jsonl\.gz")
 _WIDEST: Final = {"partition": 10, "start": 19, "hour": 2, "unix": 12}  # digits
 
 CONTENT_TYPES: Final = {
@@ -46,6 +47,14 @@ class ParsedKey(NamedTuple):
 
     partition: int
     start: int
+
+
+class QuarantineRange(NamedTuple):
+    """The chunk that a quarantine object's name says it belongs to."""
+
+    partition: int
+    start: int
+    next_offset: int
 
 
 def extension(*, record_format: str, compression: str, max_records: int) -> str:
@@ -179,6 +188,11 @@ class KeyTemplate:
     def quarantine_name(self, *, partition: int, start: int, next_offset: int, sha256: str) -> str:
         """Last part of a quarantine object's key; `sha256` in hex, of the uncompressed body."""
         return f"{partition:05d}-{start:020d}-{next_offset:020d}-{sha256[:16]}.jsonl.gz"
+
+    def parse_quarantine(self, key: str) -> QuarantineRange | None:
+        """What a quarantine object's key says; None when `quarantine_name` cannot have made its last part."""
+        match = _QUARANTINE_NAME.fullmatch(key.removeprefix(self.quarantine_prefix))
+        return None if match is None else QuarantineRange(*(int(number) for number in match.groups()))
 
     def _regex(self, part: _Field | str) -> str:
         if isinstance(part, str):

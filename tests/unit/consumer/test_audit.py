@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import inspector
-from consumer.audit import Ground, Link, QuarantineAudit, audit_partition
+from consumer.audit import Ground, Link
 from consumer.auditor import Auditor
+from consumer.chain_audit import audit_partition
 from consumer.decoder import MAX_OUTPUT_BYTES, BodyError, LineSplitter, Tally, body_decoder
 from consumer.encoder import compressor
 from consumer.findings import Findings, Kind, as_json, as_text
 from consumer.ports import Committed, Failure, Fetched, LogRange, Record, SourceError
 from consumer.progress import ProgressBar
+from consumer.quarantine_audit import QuarantineAudit
 from consumer.reconciliation import Reconciliation
 from consumer.settings import Settings
 from consumer.verify import ends_csv, save_ends
@@ -331,14 +333,27 @@ async def test_a_foreign_object_is_named_and_other_keys_are_left_alone(world: Wo
     assert findings.other_keys == 1
 
 
-async def test_an_orphaned_quarantine_object_is_counted_and_no_fault(world: World, chain: list[Made]) -> None:
-    orphan = world.planter.object([record(5, b"not json")], next_offset=8).quarantine
+@pytest.mark.parametrize(("start", "fault"), [(0, False), (2, False), (3, True), (5, False), (7, True), (8, False)])
+async def test_an_orphaned_quarantine_object_is_named_and_a_fault_only_where_no_writer_can_have_stood(
+    world: World, chain: list[Made], start: int, fault: bool
+) -> None:
+    orphan = world.planter.object([record(start, b"not json")], start=start, next_offset=9).quarantine
     assert orphan is not None
     world.store.place(orphan.key, orphan.body)
     findings = await world.audit()
-    assert findings.clean
+    assert told(findings) == ([(Kind.QUARANTINE, 0, start, 9)] if fault else [])
     assert findings.orphaned_quarantines == 1
-    assert "1 orphaned quarantine" in as_text(findings)
+    (line,) = [line for line in as_text(findings).splitlines() if orphan.key in line]
+    assert f"partition 0, offsets [{start}, 9)" in line
+
+
+async def test_many_orphans_are_counted_and_the_first_named(world: World, chain: list[Made]) -> None:
+    for number in range(30):
+        world.store.place(f"{world.keys.quarantine_prefix}{number}.txt", b"")
+    findings = await world.audit()
+    assert findings.clean
+    assert findings.orphaned_quarantines == 30
+    assert len(findings.notes) == 20
 
 
 def quarantine_of(made: Made) -> str:
