@@ -6,7 +6,7 @@ RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.
 COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint format lock compose-check e2e-docker clean
+.PHONY: help demo test test-unit explore sim chaos lint format lock compose-check e2e-docker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,15 @@ test: ## everything that proves it, on real Kafka and real S3 servers (about 10 
 
 test-unit: ## the tests that start no server (seconds)
 	$(RUN) dev -m pytest tests/unit
+
+explore: ## every interleaving of bounded worlds over the real chain; DEEP=1 for larger ones
+	$(RUN) dev -m tests.exploration $(if $(DEEP),--deep)
+
+sim: ## the whole consumer in simulated time; SEEDS=100000 for a long run, SEED=n to replay one
+	$(RUN) dev -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
+
+chaos: ## real processes, real Kafka, a real S3 server, every fault; SCENARIO="a b" for some of them
+	$(RUN) dev -m tests.chaos $(SCENARIO)
 
 lint: ## ruff, mypy, import-linter
 	$(RUN) dev ruff check
