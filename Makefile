@@ -26,8 +26,8 @@ explore: ## every interleaving of bounded worlds over the real chain; DEEP=1 for
 sim: ## the whole consumer in simulated time; SEEDS=100000 for a long run, SEED=n to replay one
 	$(RUN) dev -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
-chaos: ## real processes, real Kafka, a real S3 server, every fault; SCENARIO="a b" for some of them
-	$(RUN) dev -m tests.chaos $(SCENARIO)
+chaos: ## real processes, real Kafka, a real S3 server, every fault; SCENARIO="a b", SUBSET=ci (5 minutes), SEED=n
+	$(RUN) dev -m tests.chaos $(if $(SUBSET),--subset $(SUBSET)) $(if $(SEED),--seed $(SEED)) $(SCENARIO)
 
 lint: ## ruff, mypy, import-linter
 	$(RUN) dev ruff check
