@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SHUTDOWN_TIMEOUT_SECONDS = 15.0
 CATCH_UP_SECONDS = 60.0
 SAMPLE_SECONDS = 0.5
+SAME_REBALANCE_SECONDS = 0.5
 SIGKILLED = -9
 # Short, so that a scenario fits its budget: what is proven does not hang on them.
 SETTINGS: Mapping[str, str] = {
@@ -202,6 +203,34 @@ class Arena:
 
     async def _object_count(self) -> int:
         return sum("_ticklake/" not in key for key in await self.s3.keys(self.bucket))
+
+    async def counted(self) -> tuple[int, int, int]:
+        """Objects, records in them, rebalances so far (as the log lines of all consumers tell)."""
+        uploaded = [line for consumer in self.consumers for line in consumer.lines("Uploaded")]
+        records = sum(int(str(line["records"])) for line in uploaded)
+        return len(uploaded), records, len(self._rebalances())
+
+    def _rebalances(self) -> list[float]:
+        """When each one was: assignments less than half a second apart are one rebalance."""
+        found: list[float] = []
+        lines = [line for consumer in self.consumers for line in consumer.lines("Partitions assigned")]
+        for at in sorted(figures.moment(line) for line in lines):
+            if not found or at - found[-1] > SAME_REBALANCE_SECONDS:
+                found.append(at)
+        return found
+
+    async def spread(self, *consumers: ServiceProcess) -> None:
+        """Wait until these, and only these, have all partitions among them by their latest assignment."""
+
+        def held() -> bool:
+            numbers: list[object] = []
+            for consumer in consumers:
+                lines = consumer.lines("Partitions assigned")
+                latest = lines[-1]["partitions"] if lines else []
+                numbers += latest if isinstance(latest, list) else []
+            return sorted(map(str, numbers)) == sorted(map(str, range(self.scenario.partitions)))
+
+        await eventually(held, "the partitions spread over these consumers", CATCH_UP_SECONDS)
 
     async def caught_up(self, seconds: float = CATCH_UP_SECONDS) -> float:
         """Wait until every chain has reached the log's end of the moment of the call; how long it took, in seconds."""

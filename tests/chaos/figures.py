@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.chaos.arena import Arena
     from tests.oracle import Verdict
@@ -56,6 +56,11 @@ def of_logs(arena: Arena) -> None:
             beyond = sorted(each.beyond_kafka_seconds for each in found)
             arena.note("hand_over_beyond_kafka_median_seconds", beyond[len(beyond) // 2])
             arena.note("hand_over_beyond_kafka_longest_seconds", beyond[-1])
+
+
+def moment(line: Mapping[str, object]) -> float:
+    """When a log line was written, in unix seconds."""
+    return datetime.fromisoformat(str(line["timestamp"])).timestamp()
 
 
 def _count(consumers: Sequence[ServiceProcess], event: str) -> int:
@@ -129,7 +134,7 @@ def _moments(owner: int, consumer: ServiceProcess) -> Iterator[_Moment]:
         event = line.get("event")
         if event not in {"Partitions assigned", "Partitions revoked", "Uploaded"}:
             continue
-        at = datetime.fromisoformat(str(line["timestamp"])).timestamp()
+        at = moment(line)
         if event == "Uploaded":
             partition = int(str(line["key"]).rsplit("/", 1)[-1].split("-")[0])
             sealed_at = at - float(str(line["seconds"]))

@@ -1,0 +1,200 @@
+"""S3 that loses answers, refuses, or is away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+from tests.chaos import faults
+from tests.chaos.registry import scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.chaos.arena import Arena
+    from tests.chaos.wire import Request
+    from tests.processes import ServiceProcess
+
+MIB = 1 << 20
+MEMORY_LIMIT_BYTES = 64 * MIB
+PROCESS_ALLOWANCE_BYTES = 120 * MIB
+OUTAGE_SECONDS = 30.0
+# What overfills MEMORY_LIMIT_BYTES within the outage: it compresses to three quarters.
+FLOOD = {"records_per_second": 2500.0, "value_bytes": 2000}
+FLOOD_SETTINGS = {"MEMORY_LIMIT_BYTES": str(MEMORY_LIMIT_BYTES), "BATCH_MAX_BYTES": str(8 * MIB)}
+
+
+@scenario(
+    "lossy-s3",
+    "A tenth of all answers is lost after the effect, a tenth of all requests meets 500, 503, 409 or a reset, some "
+    "take effect seconds later; two replicas, one of them replaced meanwhile.",
+    ci=True,
+)
+async def lossy_s3(arena: Arena) -> None:
+    proxy = arena.proxy
+    first, second = arena.consumer(), arena.consumer()
+    await arena.assigned(first, second)
+    proxy.inject(faults.LOST_ANSWER, share=0.10)
+    proxy.inject(faults.LATE, share=0.02, method="PUT")
+    for fault in (faults.INTERNAL, faults.SLOW_DOWN, faults.RESET, faults.RESET_MID_BODY, faults.INTERNAL.done()):
+        proxy.inject(fault, share=0.02)
+    proxy.inject(faults.CONFLICT, share=0.02, method="PUT")
+    async with arena.load(3000):
+        await arena.objects_grow(30)
+        third = arena.consumer()
+        await arena.assigned(third)
+        await arena.stop(first)
+        await arena.objects_grow(30)
+    await arena.proven(seconds=80)
+    told = sum(line.get("outcome") == "own" for each in arena.consumers for line in each.lines("Uploaded"))
+    assert told, "no put of a lost answer was recognized as the process's own: the scenario proves little"
+
+
+@scenario(
+    "s3-outage",
+    "S3 is away for 30 s while more arrives than memory may hold: the process stays in the group, memory stays bounded,"
+    " readiness says why and since when, and it catches up by itself.",
+    ci=True,
+    settings=FLOOD_SETTINGS,
+)
+async def s3_outage(arena: Arena) -> None:
+    consumer = arena.consumer()
+    await arena.assigned(consumer)
+    async with arena.load(**FLOOD):  # type: ignore[arg-type]  # both numbers
+        await arena.objects_grow(4)
+        async with arena.proxy.away():
+            began = time.monotonic()
+            await _red(consumer, r"S3 fails for \d+ s: .*(cannot be reached|connection broke)")
+            await asyncio.sleep(OUTAGE_SECONDS - (time.monotonic() - began))
+            reasons = (await consumer.get("/readyz"))[1]
+            _since(reasons, at_least=OUTAGE_SECONDS - 5)
+            assert re.search(r"partition \d+ (retrying|stalled) for \d+ s", reasons), reasons
+            assert (await consumer.get("/healthz"))[0] == 200
+        arena.note("recovery_seconds", await arena.caught_up(seconds=60))
+        await _green(consumer)
+    await arena.proven()
+    _stayed(consumer)
+    peak = arena.peak_memory_bytes()
+    allowed = MEMORY_LIMIT_BYTES + PROCESS_ALLOWANCE_BYTES
+    assert peak <= allowed, f"peak memory was {peak / MIB:.0f} MiB, {allowed / MIB:.0f} are allowed"
+
+
+@scenario(
+    "s3-denied",
+    "S3 answers 403 to everything for 30 s: shown, retried, healed without a restart.",
+)
+async def s3_denied(arena: Arena) -> None:
+    consumer = arena.consumer()
+    await arena.assigned(consumer)
+    async with arena.load(2000):
+        await arena.objects_grow(4)
+        with arena.proxy.injecting(faults.DENIED):
+            began = time.monotonic()
+            await _red(consumer, r"S3 fails for \d+ s: .*(403|denied|refus)")
+            await asyncio.sleep(OUTAGE_SECONDS - (time.monotonic() - began))
+            _since((await consumer.get("/readyz"))[1], at_least=OUTAGE_SECONDS - 5)
+        arena.note("recovery_seconds", await arena.caught_up(seconds=60))
+        await _green(consumer)
+    await arena.proven()
+    _stayed(consumer)
+
+
+@scenario(
+    "credentials-expire",
+    "S3 answers 400 ExpiredToken for 15 s, then takes the same credentials again: healed without a restart.",
+    ci=True,
+)
+async def credentials_expire(arena: Arena) -> None:
+    consumer = arena.consumer()
+    await arena.assigned(consumer)
+    async with arena.load(2000):
+        await arena.objects_grow(4)
+        with arena.proxy.injecting(faults.EXPIRED):
+            began = time.monotonic()
+            await _red(consumer, r"S3 fails for \d+ s: .*renew the credentials")
+            await asyncio.sleep(15 - (time.monotonic() - began))
+        arena.note("recovery_seconds", await arena.caught_up(seconds=60))
+        await _green(consumer)
+    await arena.proven()
+    _stayed(consumer)
+
+
+@scenario(
+    "credentials-renewed",
+    "The credentials of a shared credentials file expire for good, others are written there: read anew, no restart.",
+)
+async def credentials_renewed(arena: Arena) -> None:
+    file = arena.folder / "credentials"
+    _write_credentials(file, "FIRSTKEY")
+    consumer = arena.consumer(
+        AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", AWS_SHARED_CREDENTIALS_FILE=str(file), AWS_PROFILE="default"
+    )
+    await arena.assigned(consumer)
+    async with arena.load(2000):
+        await arena.objects_grow(4)
+        arena.proxy.inject(faults.EXPIRED, where=lambda request: _signed_by(request, "FIRSTKEY"))
+        await _red(consumer, r"S3 fails for \d+ s: .*renew the credentials")
+        _write_credentials(file, "SECONDKEY")
+        arena.note("recovery_seconds", await arena.caught_up(seconds=70))
+        await _green(consumer)
+    await arena.proven()
+    _stayed(consumer)
+
+
+@scenario(
+    "s3-killed",
+    "The S3 server is killed with SIGKILL in the middle of puts and started again on its data, twice; two replicas.",
+    ci=True,
+    own_s3=True,
+)
+async def s3_killed(arena: Arena) -> None:
+    first, second = arena.consumer(), arena.consumer()
+    await arena.assigned(first, second)
+    async with arena.load(3000):
+        for _ in range(2):
+            await arena.objects_grow(6)
+            await asyncio.sleep(arena.random.uniform(0.0, 1.0))  # anywhere between two puts of a partition
+            arena.s3.server.kill()
+            await _red(first, r"S3 fails for \d+ s")
+            await arena.restart(arena.s3.server)
+            arena.note_longest("recovery_seconds", await arena.caught_up(seconds=40))
+    await arena.proven()
+
+
+# ---- what must hold --------------------------------------------------------------------------------------------------
+
+
+async def _red(consumer: ServiceProcess, pattern: str) -> None:
+    """Readiness is red, S3 named as the reason, since when too."""
+    text = await consumer.ready_reason("S3 fails for", seconds=30)
+    assert re.search(pattern, text), f"readiness says {text!r}, {pattern!r} is expected"
+
+
+def _since(reasons: str, *, at_least: float) -> None:
+    found = re.search(r"S3 fails for (\d+) s", reasons)
+    assert found is not None, reasons
+    assert int(found[1]) >= at_least, f"since when is wrong: {reasons}"
+
+
+async def _green(consumer: ServiceProcess) -> None:
+    """Ready again, by itself."""
+    status, text = await consumer.get("/readyz")
+    assert status == 200, f"all is stored, but readiness says {text}"
+
+
+def _stayed(consumer: ServiceProcess) -> None:
+    """The fault caused no rebalance."""
+    assigned, revoked = len(consumer.lines("Partitions assigned")), len(consumer.lines("Partitions revoked"))
+    assert (assigned, revoked) == (1, 1), f"assigned {assigned} times, revoked {revoked} times (once, at the stop)"
+
+
+def _write_credentials(file: Path, key: str) -> None:
+    whole = file.with_suffix(".new")
+    whole.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret-of-{key}\n")
+    whole.replace(file)  # at once: half a file would be another fault
+
+
+def _signed_by(request: Request, key: str) -> bool:
+    return f"Credential={key}/" in request.headers.get("authorization", "")
