@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,12 +26,12 @@ from consumer.verify import verify
 from shared.kafka import connection_options
 from shared.schemas import sign_offset
 from shared.settings import load
-from tests.planting import CHAIN, NOON, Planter, layout_for
+from tests.planting import CHAIN, NOON, Planter, layout_for, record
 from tests.processes import ServiceProcess
 from tests.servers import S3, Kafka, Produced, unique
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from consumer.ports import Upload
@@ -43,6 +44,7 @@ class Place:
 
     kafka: Kafka
     s3: S3
+    environ: Mapping[str, str]
     settings: Settings
     planter: Planter
 
@@ -52,17 +54,15 @@ class Place:
         topic = await kafka.create_topic(partitions=2, config={"retention.ms": "-1"})
         for name, value in s3.environ().items():
             monkeypatch.setenv(name, value)
-        settings = load(
-            Settings,
-            {
-                **s3.environ(),
-                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-                "KAFKA_TOPIC": topic,
-                "KAFKA_GROUP_ID": unique("group"),
-                "S3_BUCKET": await s3.create_bucket(),
-                **environ,
-            },
-        )
+        environ = {
+            **s3.environ(),
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA_TOPIC": topic,
+            "KAFKA_GROUP_ID": unique("group"),
+            "S3_BUCKET": await s3.create_bucket(),
+            **environ,
+        }
+        settings = load(Settings, environ)
         source = new_source(settings)
         await source.connect()
         identity = await source.identity()
@@ -74,7 +74,7 @@ class Place:
             topic_id=identity.topic_id,
             cluster_id=identity.cluster_id,
         )
-        place = cls(kafka, s3, settings, Planter(Ground(layout=layout, keys=settings.keys)))
+        place = cls(kafka, s3, environ, settings, Planter(Ground(layout=layout, keys=settings.keys)))
         await s3.put(settings.s3_bucket, settings.keys.layout_key, layout.encode())
         return place
 
@@ -116,6 +116,9 @@ class Place:
         said: list[str] = []
         code = await verify(self.settings, arguments, write=said.append)
         return code, "".join(said)
+
+    async def delete(self, partition: int, start: int) -> None:
+        await self.s3.delete(self.settings.s3_bucket, self.planter.made[partition, start].main.key)
 
     async def damage(self, upload: Upload, body: bytes) -> None:
         await self.s3.put(self.settings.s3_bucket, upload.key, body, upload.metadata)
@@ -196,9 +199,123 @@ async def test_each_planted_damage_is_named_with_key_and_offsets(place: Place) -
         ("record", 0, 8, 10, third.main.key),
         ("body", 1, 0, 5, other.main.key),
         ("foreign", 1, 3, None, foreign),
-        ("commit", 1, 77, None, None),
+        ("commit", 1, 77, None, other.main.key),
     }
     assert told["orphaned_quarantines"] == 1  # the deleted object's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """What is planted into `place`, and the FAULT lines of the real command up to what they say of it."""
+
+    plant: Callable[[Place], Awaitable[object]]
+    faults: tuple[str, ...] = ()
+    deep: bool = False
+
+
+def key(partition: int, start: int) -> str:
+    return f"topic=TOPIC/dt=2025-11-25/hour=12/{partition:05d}-{start:020d}.jsonl.gz"
+
+
+async def plant_orphan(place: Place, start: int) -> str:
+    """The key of a quarantine object for [start, 9) that no object names."""
+    beaten = [record(start, "not json"), record(8, None)]
+    upload = place.planter.object(beaten, start=start, next_offset=9).quarantine
+    assert upload is not None
+    await place.s3.put(place.settings.s3_bucket, upload.key, upload.body)
+    return upload.key
+
+
+async def plant_overlap(place: Place) -> None:
+    await place.put(place.planter.object([record(offset) for offset in range(2, 6)]))
+
+
+async def plant_changed_line(place: Place, *, hash_too: bool) -> None:
+    made = place.planter.made[0, 0]
+    body = gzip.decompress(made.main.body).replace(b'"n":2', b'"n":7')
+    metadata = dict(made.main.metadata)
+    if hash_too:
+        metadata["sha256"] = hashlib.sha256(body).hexdigest()
+    await place.s3.put(place.settings.s3_bucket, made.main.key, gzip.compress(body), metadata)
+
+
+async def plant_foreign(place: Place) -> None:
+    await place.s3.put(
+        place.settings.s3_bucket, place.settings.keys.render(partition=1, start=3, timestamp=NOON), b"hello"
+    )
+
+
+DAMAGES = {
+    "nothing": Damage(plant=lambda place: asyncio.sleep(0), deep=True),
+    "a deleted object": Damage(
+        plant=lambda place: place.delete(0, 4),
+        faults=(f"gap, partition 0, offsets [4, 8), key {key(0, 8)}",),
+    ),
+    "the first object deleted": Damage(
+        plant=lambda place: place.delete(0, 0),
+        faults=("record, partition 0, offsets [0, 4)",),
+        deep=True,
+    ),
+    "the last object deleted": Damage(
+        plant=lambda place: place.delete(0, 8),
+        faults=(f"commit, partition 0, offset 10, key {key(0, 4)}",),
+    ),
+    "a truncated object": Damage(
+        plant=lambda place: place.damage(place.planter.made[1, 0].main, place.planter.made[1, 0].main.body[:-9]),
+        faults=(f"body, partition 1, offsets [0, 5), key {key(1, 0)}",),
+    ),
+    "two overlapping objects": Damage(
+        plant=plant_overlap,
+        faults=(
+            f"overlap, partition 0, offsets [2, 4), key {key(0, 2)}",
+            f"overlap, partition 0, offsets [4, 6), key {key(0, 4)}",
+        ),
+    ),
+    "a changed line": Damage(
+        plant=lambda place: plant_changed_line(place, hash_too=False),
+        faults=(f"body, partition 0, offsets [0, 4), key {key(0, 0)}",),
+    ),
+    "a changed line with a hash that fits": Damage(
+        plant=lambda place: plant_changed_line(place, hash_too=True),
+        faults=(f"record, partition 0, offsets [0, 4), key {key(0, 0)}",),
+        deep=True,
+    ),
+    "a foreign object": Damage(plant=plant_foreign, faults=(f"foreign, partition 1, offset 3, key {key(1, 3)}",)),
+    "an orphan quarantine": Damage(
+        plant=lambda place: plant_orphan(place, 6),
+        faults=("quarantine, partition 0, offsets [6, 9), key _ticklake/TOPIC/quarantine/00000-",),
+    ),
+    "a commit beyond the chain": Damage(
+        plant=lambda place: place.commit(1, 77),
+        faults=(f"commit, partition 1, offset 77, key {key(1, 0)}",),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+async def test_what_is_planted_is_named_with_key_and_offsets_by_the_real_command(
+    place: Place, damage: Damage, tmp_path: Path
+) -> None:
+    await damage.plant(place)
+    options = ["--deep"] if damage.deep else []
+    with ServiceProcess(["consumer", "verify", *options], place.environ, tmp_path) as command:
+        code = await command.ended()
+    said = command.output().replace(place.settings.kafka_topic, "TOPIC").splitlines()
+    faults = [line for line in said if line.startswith("FAULT")]
+    assert len(faults) == len(damage.faults), said
+    for fault, expected in zip(faults, damage.faults, strict=True):
+        assert fault.startswith(f"FAULT {expected}")
+    assert code == (1 if faults else 0)
+    assert said[-1] == {0: "clean", 1: "1 fault"}.get(len(faults), f"{len(faults)} faults")
+
+
+async def test_an_orphan_that_a_lost_race_can_have_left_is_named_and_no_fault(place: Place, tmp_path: Path) -> None:
+    """docs/decisions/0007-what-verify-calls-a-fault.md"""
+    orphan = await plant_orphan(place, 4)
+    with ServiceProcess(["consumer", "verify", "--deep"], place.environ, tmp_path) as command:
+        assert await command.ended() == 0, command.output()
+    (told,) = [line for line in command.output().splitlines() if orphan in line]
+    assert told.startswith(f"note  orphaned quarantine object, partition 0, offsets [4, 9), key {orphan}: ")
 
 
 async def test_every_codec_and_format_is_verified_in_depth(
