@@ -224,7 +224,8 @@ class _Court:
         if lost and not self._may_lose:
             faults.append(f"lost-count {lost}: nothing had to be lost")
         if len(lines) + len(aside) + lost < len(records) or len(lines) + len(aside) > len(records):
-            faults.append(f"stored {len(lines)} + quarantined {len(aside)} is not the {len(records)} records consumed")
+            told = f"stored {len(lines)} + quarantined {len(aside)} is not the {len(records)} records consumed"
+            faults.insert(0, told)
         for fault in faults[:FAULTS_SHOWN]:
             self._fault(f"{where}: {fault}")
         if len(faults) > FAULTS_SHOWN:
