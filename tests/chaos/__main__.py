@@ -52,12 +52,12 @@ async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: 
             outcome = await runner.run(scenario, servers, folder=place / scenario.name, seed=seed)
             outcomes.append(outcome)
             print(report.line(outcome), flush=True)
-            if not outcome.passed:
+            if outcome.failure:
                 print(outcome.failure, file=sys.stderr, flush=True)
             report.write(place, outcomes, seed=seed, about=about)
     finally:
         servers.stop()
-        failed = [outcome.name for outcome in outcomes if not outcome.passed]
+        failed = [outcome.name for outcome in outcomes if outcome.failure]
         if not failed and len(outcomes) == len(chosen):
             servers.remove_data()
     for name in ("report.json", "report.md"):

@@ -10,6 +10,8 @@ too, so signatures hold); what the journal calls done was answered by the server
             ...
         async with proxy.away():                                     # connections refused, open ones cut
             ...
+        proxy.inject(faults.HELD, method="PUT", times=1)             # waits in proxy.held …
+        proxy.release()                                              # … until now
         await proxy.settled()                                        # late effects have happened
 """
 
@@ -30,7 +32,7 @@ from tests.chaos import wire
 from tests.chaos.faults import Effect, Fault, Rule, Sees
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from types import TracebackType
 
 UPSTREAM_SECONDS = 60.0
@@ -54,12 +56,14 @@ class FaultProxy:
     def __init__(self, upstream_port: int, *, seed: int = 0) -> None:
         self.port = free_port()
         self.journal: list[Struck] = []
+        self.held: list[wire.Request] = []  # what waits for `release`
         self.passed: Counter[str] = Counter()  # requests forwarded without a fault, by method
         self._upstream_port = upstream_port
         self._dice = random.Random(seed)
         self._rules: list[Rule] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._late: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[wire.Answer | None]] = set()
+        self._released = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     @property
@@ -112,8 +116,14 @@ class FaultProxy:
         finally:
             await self._listen()
 
+    def release(self) -> None:
+        """Carry out what is held, whether its client still waits or not."""
+        self._released.set()
+        self._released = asyncio.Event()
+        self.held = []
+
     async def settled(self) -> None:
-        """Wait until every late effect has happened."""
+        """Wait until every late effect has happened. What is held has to be released before."""
         if self._late:
             await asyncio.wait(set(self._late), timeout=SETTLED_SECONDS)
         assert not self._late, f"{len(self._late)} late effects did not happen within {SETTLED_SECONDS:.0f} s"
@@ -183,10 +193,15 @@ class FaultProxy:
 
     async def _pass_on(self, request: wire.Request, writer: asyncio.StreamWriter) -> bool:
         answer = await self._forward(request)
+        if answer is not None:
+            self.passed[request.method] += 1
+        return await self._hand_over(answer, writer)
+
+    async def _hand_over(self, answer: wire.Answer | None, writer: asyncio.StreamWriter) -> bool:
+        """The server's answer as it came; where it gave none, the connection ends as if it were the server's."""
         if answer is None:
             _reset(writer)
             return False
-        self.passed[request.method] += 1
         writer.write(answer.raw)
         await writer.drain()
         if not answer.keeps_open:
@@ -201,9 +216,11 @@ class FaultProxy:
             answer = await self._forward(request)
             self._note(fault, request, answer.status if answer else None)
         elif fault.effect is Effect.LATE:
-            late = asyncio.create_task(self._forward_late(fault, request), name="fault-proxy-late")
-            self._late.add(late)
-            late.add_done_callback(self._late.discard)
+            self._later(self._forward_after(asyncio.sleep(fault.late_seconds), fault, request))
+        elif fault.effect is Effect.HELD:
+            self.held.append(request)
+            held = self._later(self._forward_after(self._released.wait(), fault, request))
+            return await self._hand_over(await asyncio.shield(held), writer)
         else:
             self._note(fault, request, None)
         if fault.sees is Sees.REFUSAL:
@@ -219,10 +236,20 @@ class FaultProxy:
             await writer.wait_closed()
         return False
 
-    async def _forward_late(self, fault: Fault, request: wire.Request) -> None:
-        await asyncio.sleep(fault.late_seconds)
+    def _later(self, work: Coroutine[None, None, wire.Answer | None]) -> asyncio.Task[wire.Answer | None]:
+        """In a task of its own: the effect does not hang on the client's connection."""
+        task = asyncio.create_task(work, name="fault-proxy-late")
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        return task
+
+    async def _forward_after(
+        self, moment: Awaitable[object], fault: Fault, request: wire.Request
+    ) -> wire.Answer | None:
+        await moment
         answer = await self._forward(request)
         self._note(fault, request, answer.status if answer else None)
+        return answer
 
     async def _forward(self, request: wire.Request) -> wire.Answer | None:
         """The server's answer on a connection of its own; None when it gave none."""

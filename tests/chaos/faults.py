@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 class Sees(StrEnum):
-    """What the client meets. REFUSAL is an answer, the others are none."""
+    """What the client meets. ANSWER is the server's own, once there is one; REFUSAL is ours; the others are none."""
 
+    ANSWER = "answer"
     CLOSE = "close"  # the connection ends in order
     RESET = "reset"  # it ends by RST
     RESET_MID_BODY = "reset-mid-body"  # by RST, before the request's body was read; never with an effect
@@ -34,6 +35,7 @@ class Effect(StrEnum):
     NONE = "none"  # the store never hears of it
     DONE = "done"  # the store carried it out before the client saw the fault
     LATE = "late"  # the store carries it out seconds after the client saw the fault
+    HELD = "held"  # the store carries it out when the scenario releases it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ RESET_MID_BODY = Fault(name="reset in the body", sees=Sees.RESET_MID_BODY)
 STALL = Fault(name="stalled", sees=Sees.STALL)
 LOST_ANSWER = Fault(name="answer lost", sees=Sees.RESET, effect=Effect.DONE)
 LATE = RESET.late()
+HELD = Fault(name="held", sees=Sees.ANSWER, effect=Effect.HELD)
 INTERNAL = _refusal(500, "InternalError", "We encountered an internal error. Please try again.")
 SLOW_DOWN = _refusal(503, "SlowDown", "Please reduce your request rate.")
 CONFLICT = _refusal(409, "ConditionalRequestConflict", "The conditional request cannot succeed.")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 BUDGET_LIMIT_SECONDS = 120.0
 
 
+class NotHereError(Exception):
+    """Raised by a scenario that this machine cannot run; the text says why. It is told as skipped, loudly."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """`budget_seconds`: everything, its oracle included. `own_kafka`, `own_s3`: servers nobody else uses.

@@ -66,6 +66,8 @@ def write(folder: Path, outcomes: Sequence[Outcome], *, seed: int, about: Mappin
 
 def line(outcome: Outcome) -> str:
     """One line for the terminal."""
+    if outcome.skipped:
+        return f"SKIPPED {outcome.name}: {outcome.skipped}"
     known = [
         f"{name.removesuffix('_seconds')} {_shown(outcome.figures[name])}"
         for name in COLUMNS
@@ -92,14 +94,20 @@ def _markdown(outcomes: Sequence[Outcome], seed: int, about: Mapping[str, str]) 
         rest = [f"- {name}: {_shown(value)}" for name, value in outcome.figures.items() if name not in COLUMNS]
         rest += [f"- fault {name}: {count}" for name, count in sorted(outcome.faults.items())]
         parts.append(f"## {outcome.name}\n\n{outcome.tells}\n\n" + "\n".join(rest))
-        if not outcome.passed:
+        if outcome.skipped:
+            parts.append(f"Skipped: {outcome.skipped}")
+        if outcome.failure:
             parts.append(f"Failed; everything lies in `{outcome.folder}`.\n\n```text\n{outcome.failure[:20_000]}\n```")
     return "\n\n".join(parts) + "\n"
 
 
 def _row(outcome: Outcome) -> str:
     cells = [_shown(outcome.figures.get(name, "")) for name in COLUMNS]
-    return f"| {outcome.name} | {'ok' if outcome.passed else 'FAILED'} | {outcome.seconds} | {' | '.join(cells)} |"
+    return f"| {outcome.name} | {_word(outcome)} | {outcome.seconds} | {' | '.join(cells)} |"
+
+
+def _word(outcome: Outcome) -> str:
+    return "skipped" if outcome.skipped else "ok" if outcome.passed else "FAILED"
 
 
 def _shown(value: object) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from tests.chaos import figures
 from tests.chaos.arena import Arena
 from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.registry import NotHereError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,20 +34,21 @@ FAULTS_SHOWN = 20
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """How one scenario went. `failure` is empty when it passed."""
+    """How one scenario went. `failure` is empty when it passed; `skipped` says why it could not be run here."""
 
     name: str
     tells: str
     seed: int
     seconds: float = 0.0
     failure: str = ""
+    skipped: str = ""
     folder: str = ""
     figures: Mapping[str, object] = field(default_factory=dict)
     faults: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        return not self.failure
+        return not self.failure and not self.skipped
 
 
 async def run(scenario: Scenario, servers: Servers, *, folder: Path, seed: int) -> Outcome:
@@ -63,6 +65,8 @@ async def run(scenario: Scenario, servers: Servers, *, folder: Path, seed: int) 
                 await arena.open()
                 await scenario.act(arena)
                 assert arena.verdict is not None, "the scenario ends without `await arena.proven()`"
+        except NotHereError as reason:
+            outcome.skipped = str(reason)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is the outcome
             outcome.failure = _told(scenario, error)
         finally:
@@ -92,7 +96,7 @@ def _told(scenario: Scenario, error: Exception) -> str:
 
 def _keep(arena: Arena, outcome: Outcome) -> None:
     """Of a failure everything is kept; of a success nothing: its figures stand in the report."""
-    if outcome.passed:
+    if not outcome.failure:
         arena.remove_data()
         shutil.rmtree(arena.folder, ignore_errors=True)
         return
