@@ -3,18 +3,20 @@
 Owns: the loop's clock, the order and length of work in threads (drawn from the seed), and noticing that a program
 waits for something that nobody will do. Does not own: I/O, of which there must be none.
 
-Invariants: the same seed gives the same run. Work given to an executor is done on the loop's own thread, when its
-virtual time is over, whether or not somebody still waits for it: as a real thread would.
+Invariants: the same seed gives the same run, in another interpreter too: tasks are hashed by their number, not by
+their address, so that a set of tasks has the same order everywhere. Work given to an executor is done on the loop's own
+thread, when its virtual time is over, whether or not somebody still waits for it: as a real thread would.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import math
 import random
 import selectors
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -36,6 +38,17 @@ class NothingScheduledError(RuntimeError):
 
 class TooLateError(RuntimeError):
     """Virtual time has passed the limit: the program waits for what does not come."""
+
+
+class NumberedTask(asyncio.Task[T]):
+    """A task whose hash is its number, counted from the loop's beginning."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], *, loop: VirtualTimeLoop, **options: Any) -> None:
+        self.number = next(loop.task_numbers)  # first: the base class puts the task into a set
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self.number
 
 
 class _JumpingSelector(selectors.BaseSelector):
@@ -69,12 +82,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, *, seed: int = 0, limit_seconds: float = 1e6) -> None:
         self.random = random.Random(seed)
+        self.task_numbers = itertools.count()
         self._now = START_SECONDS
         self._latest = START_SECONDS + limit_seconds
         selector = _JumpingSelector()
         super().__init__(selector)
         selector.loop = self
         self._clock_resolution = 0.0
+        self.set_task_factory(_numbered_task)
 
     def time(self) -> float:
         return self._now
@@ -112,16 +127,27 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return future
 
 
+def _numbered_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Future[Any]:
+    assert isinstance(loop, VirtualTimeLoop)
+    return NumberedTask(coro, loop=loop, **options)
+
+
 def _waiting(loop: asyncio.AbstractEventLoop) -> str:
     return "; ".join(sorted(f"{task.get_name()}: {task.get_coro()}" for task in asyncio.all_tasks(loop)))
 
 
-def run(main: Coroutine[object, object, T], *, seed: int = 0, limit_seconds: float = 1e6) -> T:
+def run(
+    main: Coroutine[object, object, T],
+    *,
+    seed: int = 0,
+    limit_seconds: float = 1e6,
+    loop_class: type[VirtualTimeLoop] = VirtualTimeLoop,
+) -> T:
     """Run to the end in virtual time. `random`'s module functions (jitter) follow the seed too."""
     state = random.getstate()
     random.seed(seed)
     try:
-        with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(seed=seed, limit_seconds=limit_seconds)) as runner:
+        with asyncio.Runner(loop_factory=lambda: loop_class(seed=seed, limit_seconds=limit_seconds)) as runner:
             return runner.run(main)
     finally:
         random.setstate(state)

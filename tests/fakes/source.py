@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import defaultdict, deque
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from consumer.ports import (
@@ -31,24 +33,24 @@ if TYPE_CHECKING:
     from consumer.ports import Listener
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FakeBatch:
     """ports.WireBatch as plain values."""
 
     records: tuple[Record, ...]
     next_offset: int
 
-    @property
+    @cached_property
     def values(self) -> Sequence[bytes | None]:
         return [record.value for record in self.records]
 
-    @property
+    @cached_property
     def offsets(self) -> Sequence[int]:
         offsets = [record.offset for record in self.records]
         dense = offsets[-1] - offsets[0] == len(offsets) - 1
         return range(offsets[0], offsets[-1] + 1) if dense else offsets
 
-    @property
+    @cached_property
     def timestamps(self) -> Sequence[int]:
         return [record.timestamp for record in self.records]
 
@@ -80,7 +82,7 @@ class FakeLog:
         self.topic_id = topic_id
         self.cluster_id: str | None = "cluster-1"
         self._partitions = [_Partition() for _ in range(partitions)]
-        self._changes: set[asyncio.Future[None]] = set()
+        self._changes: dict[asyncio.Future[bool], None] = {}  # in order: whom a change wakes first must not be chance
 
     def __len__(self) -> int:
         return len(self._partitions)
@@ -166,18 +168,19 @@ class FakeLog:
         """Wake the pollers."""
         for future in self._changes:
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
     async def wait_for_change(self, deadline: float) -> bool:
         """False at the deadline (of the loop's clock)."""
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._changes.add(future)
+        future: asyncio.Future[bool] = loop.create_future()
+        self._changes[future] = None
+        timer = loop.call_at(deadline, lambda: None if future.done() else future.set_result(False))
         try:
-            done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - loop.time()))
-            return bool(done)
+            return await future
         finally:
-            self._changes.discard(future)
+            timer.cancel()
+            del self._changes[future]
 
 
 class FakeGroup:
@@ -192,13 +195,21 @@ class FakeGroup:
         self._timeout_seconds = rebalance_timeout_seconds
         self._joined: dict[FakeSource, asyncio.Future[list[int]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._context = copy_context()  # the coordinator's own: it goes on while a member of it stands still
+
+    def enter(self, member: FakeSource) -> None:
+        """A new member."""
+        self.members.append(member)
+        self.rebalance()
 
     def rebalance(self) -> None:
         """Tell every member to give up what it has and to join anew; who does not in time is put out."""
         for member in self.members:
             member.told_to_rejoin()
         if self._timer is None and self.members:
-            self._timer = asyncio.get_running_loop().call_later(self._timeout_seconds, self._put_out_laggards)
+            self._timer = asyncio.get_running_loop().call_later(
+                self._timeout_seconds, self._put_out_laggards, context=self._context
+            )
         self._complete()
 
     def evict(self, member: FakeSource) -> None:
@@ -211,8 +222,7 @@ class FakeGroup:
         """An evicted member's heartbeat is answered: it gives up what it believes to have, and joins anew."""
         if member not in self.members:
             member.generation = -1
-            self.members.append(member)
-            self.rebalance()
+            self.enter(member)
 
     def depart(self, member: FakeSource) -> None:
         """A farewell."""
@@ -276,8 +286,7 @@ class FakeSource:
     def join(self, listener: Listener) -> None:
         self._enter("join")
         self._coordination = asyncio.create_task(self._coordinate(listener), name="fake coordination")
-        self._group.members.append(self)
-        self._group.rebalance()
+        self._group.enter(self)
 
     async def leave(self) -> None:
         self._is_open = False
@@ -287,6 +296,9 @@ class FakeSource:
             self._coordination.cancel()
             await asyncio.wait([self._coordination])
             self._coordination = None
+        self._say_farewell()
+
+    def _say_farewell(self) -> None:
         self._group.depart(self)
 
     def told_to_rejoin(self) -> None:
@@ -301,11 +313,14 @@ class FakeSource:
             self._positions.clear()
             if self._assigned:
                 await self._call(listener.on_revoked(sorted(self._assigned)))
-            assigned = await self._group.join(self)
+            assigned = await self._join_group()
             self._positions.clear()
             self._assigned = set(assigned)
             self._is_stable.set()
             await self._call(listener.on_assigned(assigned))
+
+    async def _join_group(self) -> list[int]:
+        return await self._group.join(self)
 
     async def _call(self, callback: object) -> None:
         try:

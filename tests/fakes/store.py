@@ -125,26 +125,16 @@ class FakeStore:
     async def head(self, key: str) -> Found | None:
         """See consumer.ports.Store."""
         asked = Asked(call=Call.HEAD, key=key)
-        there = await self._look(asked)
-        if there is None:
-            return None
-        return Found(
-            key=key, size=len(there.body), metadata={name.lower(): text for name, text in there.metadata.items()}
-        )
+        return _found(key, await self._look(asked))
 
     async def list_keys(self, prefix: str) -> AsyncIterator[str]:
         """See consumer.ports.Store."""
-        async for entry in self._pages(Asked(call=Call.LIST, key=prefix), lambda key: key):
+        async for entry in self._pages(Asked(call=Call.LIST, key=prefix)):
             yield entry
 
     async def list_folders(self, prefix: str) -> AsyncIterator[str]:
         """See consumer.ports.Store."""
-
-        def folder(key: str) -> str | None:
-            end = key.find("/", len(prefix))
-            return None if end < 0 else key[: end + 1]
-
-        async for entry in self._pages(Asked(call=Call.FOLDERS, key=prefix), folder):
+        async for entry in self._pages(Asked(call=Call.FOLDERS, key=prefix)):
             yield entry
 
     async def get(self, key: str) -> bytes | None:
@@ -201,18 +191,47 @@ class FakeStore:
             raise fault.error(asked)
         return there
 
-    async def _pages(self, asked: Asked, entry_of: Callable[[str], str | None]) -> AsyncIterator[str]:
+    async def _pages(self, asked: Asked) -> AsyncIterator[str]:
         """Each page is one request and sees the bucket as it is then; a new object before the page is not seen."""
-        last = ""
-        while True:
+        last: str | None = ""
+        while last is not None:
             fault = await self._arrive(asked)
-            entries = {entry_of(key) for key in self.objects if key.startswith(asked.key)}
-            rest = sorted(entry for entry in entries if entry is not None and entry > last)
+            entries, last = self.page(asked, last)
             await self.after(asked)
             if isinstance(fault, Fail):
                 raise fault.error(asked)
-            for entry in rest[: self.page_size]:
+            for entry in entries:
                 yield entry
-            if len(rest) <= self.page_size:
-                return
-            last = rest[self.page_size - 1]
+
+    # ---- the effects alone, at once, for whoever models the way there and back himself ----------------------------
+
+    def create(self, upload: Upload) -> PutAnswer:
+        """A put that arrives."""
+        return self._put(upload, None)
+
+    def find(self, key: str) -> Found | None:
+        """A head that arrives."""
+        return _found(key, self.objects.get(key))
+
+    def page(self, asked: Asked, last: str) -> tuple[list[str], str | None]:
+        """The entries of a listing after `last`, one page, and the last of them; None when there are no more."""
+        entries = {
+            _folder(key, asked.key) if asked.call is Call.FOLDERS else key
+            for key in self.objects
+            if key.startswith(asked.key)
+        }
+        rest = sorted(entry for entry in entries if entry is not None and entry > last)
+        page = rest[: self.page_size]
+        return page, page[-1] if len(rest) > self.page_size else None
+
+
+def _found(key: str, there: FakeObject | None) -> Found | None:
+    if there is None:
+        return None
+    metadata = {name.lower(): text for name, text in there.metadata.items()}
+    return Found(key=key, size=len(there.body), metadata=metadata)
+
+
+def _folder(key: str, prefix: str) -> str | None:
+    end = key.find("/", len(prefix))
+    return None if end < 0 else key[: end + 1]
