@@ -110,7 +110,8 @@ def diagnose(answer: ErrorAnswer, place: Place) -> StoreError:
     failure, advice = _sort(answer, place)
     code = "without an error code" if answer.bare else answer.code
     message = f" ({shorten(answer.message)})" if answer.message and not answer.bare else ""
-    return StoreError(failure, f"{answer.operation} {place}: HTTP {answer.status} {code}{message}; {advice}")
+    reason = f"{answer.operation} {place}: HTTP {answer.status} {code}{message}; {advice}"
+    return StoreError(failure, reason, vague=answer.bare)
 
 
 def not_s3(operation: str, place: Place) -> StoreError:

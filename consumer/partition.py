@@ -321,7 +321,10 @@ class Partition:
         return await until_answered(ask, on_failure=lambda error: self._request_failed(epoch, what, error))
 
     def _request_failed(self, epoch: int, what: str, error: StoreError | SourceError) -> None:
-        self.feed(events.Unanswered(epoch=epoch, reason=f"{what}: {error}"))
+        known = self.chain.retry
+        vague = isinstance(error, StoreError) and error.vague
+        reason = known.reason if known is not None and vague else f"{what}: {error}"
+        self.feed(events.Unanswered(epoch=epoch, reason=reason))
         self._desk.report.asking_again(what, error)
         self._desk.request_failed(what, error)
 

@@ -157,12 +157,16 @@ class Failure(StrEnum):
 
 
 class StoreError(Exception):
-    """A request to S3 without the answer we need. `reason` is for people: code, message, what to do."""
+    """A request to S3 without the answer we need. `reason` is for people: code, message, what to do.
 
-    def __init__(self, failure: Failure, reason: str) -> None:
+    `vague` = the answer had a status and no code, as a HEAD's always: where a better reason is known, that one counts.
+    """
+
+    def __init__(self, failure: Failure, reason: str, *, vague: bool = False) -> None:
         super().__init__(reason)
         self.failure = failure
         self.reason = reason
+        self.vague = vague
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

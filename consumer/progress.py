@@ -5,6 +5,7 @@ Owns: the line and how often it is drawn. Does not own: what counts as progress.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
@@ -14,15 +15,24 @@ if TYPE_CHECKING:
 
 _DRAW_SECONDS: Final = 0.2
 _WIDTH: Final = 30
-_CLEAR: Final = "\r\x1b[K"
+_LEAST_WIDTH: Final = 10
+_COLUMNS: Final = 80  # where the stream cannot tell
+_CLEAR: Final = "\r\x1b[K"  # of one row: a line that wrapped would leave the others behind
 
 
 class ProgressBar:
     """To be entered, so that the line is gone at the end. How far = offsets done of offsets expected."""
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        columns: Callable[[], int] | None = None,
+    ) -> None:
         self._stream = stream
         self._clock = clock
+        self._columns = columns or (lambda: _columns(stream))
         self._shown = stream.isatty()
         self._drawn_at = float("-inf")
         self._begin("", 0)
@@ -38,7 +48,7 @@ class ProgressBar:
         self._bytes += body_bytes
         if self._shown and self._clock() - self._drawn_at >= _DRAW_SECONDS:
             self._drawn_at = self._clock()
-            self._stream.write(_CLEAR + self._line())
+            self._stream.write(_CLEAR + self._line(self._columns() - 1))
             self._stream.flush()
 
     def __enter__(self) -> Self:
@@ -57,13 +67,25 @@ class ProgressBar:
         self._began = self._clock()
         self._objects = self._offsets = self._bytes = 0
 
-    def _line(self) -> str:
+    def _line(self, width: int) -> str:
+        """At most `width` characters: the bar gets what the text leaves, and is left out below _LEAST_WIDTH."""
         seconds = max(self._clock() - self._began, 0.001)
         text = f"{self._objects:,} objects {self._what}, {self._objects / seconds:,.0f}/s"
         if self._bytes:
             text += f", {self._bytes / 1e6:,.0f} MB"
         if not self._expected:
-            return text
+            return text[:width]
         share = min(1.0, self._offsets / self._expected)
-        full = round(share * _WIDTH)
-        return f"[{'#' * full}{'.' * (_WIDTH - full)}] {share:4.0%}  {text}"
+        text = f"{share:4.0%}  {text}"
+        bar = min(_WIDTH, width - len(text) - len("[] "))
+        if bar >= _LEAST_WIDTH:
+            full = round(share * bar)
+            text = f"[{'#' * full}{'.' * (bar - full)}] {text}"
+        return text[:width]
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except OSError:
+        return _COLUMNS

@@ -50,8 +50,8 @@ class ConsumerProbe:
         if self.store is not None and self.store.failing_since is not None:
             reasons.append(f"S3 fails for {self._since(self.store.failing_since)}: {self.store.last_reason}")
         if self.worker is not None:
-            if self.worker.kafka_trouble is not None:
-                reasons.append(f"Kafka: {self.worker.kafka_trouble}")
+            if (trouble := self.worker.kafka_trouble) is not None:
+                reasons.append(f"Kafka fails for {self._since(trouble.since)}: {trouble.reason}")
             if not self.worker.was_assigned:
                 reasons.append("waiting for the group to assign partitions")
             for number, partition in sorted(self.worker.partitions.items()):

@@ -47,9 +47,10 @@ class WatchedStore:
         except StoreError as error:
             now = self._clock()
             if self.failing_since is None or began - self._failed_at > PAUSE_SECONDS:
-                self.failing_since = now
+                self.failing_since, self.last_reason = now, error.reason
+            elif not error.vague:
+                self.last_reason = error.reason
             self._failed_at = now
-            self.last_reason = error.reason
             self.exhausted = now - self.failing_since >= self.give_up_seconds
             raise
         self._answered()

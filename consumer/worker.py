@@ -56,6 +56,14 @@ class Budget:
     rebalance_timeout_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What Kafka's last failure was, and since when it has been failing (monotonic seconds)."""
+
+    reason: str
+    since: float
+
+
 class Worker:
     """Consumes one topic in one group into one chain a partition. It is the source's Listener."""
 
@@ -76,7 +84,7 @@ class Worker:
         self.partitions: dict[int, Partition] = {}
         self.upload_slots = asyncio.Semaphore(budget.upload_concurrency)
         self.head_slots = asyncio.Semaphore(HEADS)
-        self.kafka_trouble: str | None = None
+        self.kafka_trouble: Trouble | None = None
         self.was_assigned = False
         self._source = source
         self._budget = budget
@@ -322,7 +330,8 @@ class Worker:
         self.request_failed("list the bucket", error)
 
     def _kafka_failed(self, error: StoreError | SourceError) -> None:
-        self.kafka_trouble = str(error)
+        since = self.now() if self.kafka_trouble is None else self.kafka_trouble.since
+        self.kafka_trouble = Trouble(reason=str(error), since=since)
         self.report.poll_failed(error)
 
     # ---- what people see --------------------------------------------------------------------------------------------

@@ -769,6 +769,30 @@ def test_progress_is_a_bar_on_a_terminal_and_nothing_elsewhere() -> None:
     assert drawn == ["", "[###############...............]  50%  1 objects checked, 0/s, 3 MB", ""]
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (54, "[########........]  50%  1 objects checked, 0/s, 3 MB"),
+        (47, " 50%  1 objects checked, 0/s, 3 MB"),
+        (20, " 50%  1 objects che"),
+    ],
+)
+def test_progress_never_wraps(columns: int, line: str) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    at = [0.0]
+    terminal = Terminal()
+    with ProgressBar(terminal, clock=lambda: at[0], columns=lambda: columns) as bar:
+        bar.expect(100, what="checked")
+        at[0] += 2.0
+        bar.advance(50, 3_000_000)
+    drawn = terminal.getvalue().split("\r\x1b[K")[1]
+    assert drawn == line
+    assert len(drawn) < columns
+
+
 # ---- what is shown --------------------------------------------------------------------------------------------------
 
 

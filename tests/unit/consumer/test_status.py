@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from consumer.ports import Committed, Failure, SourceError
+from consumer.ports import Committed, Failure, SourceError, StoreError
 from consumer.status import LOOP_SECONDS, ConsumerProbe
+from consumer.worker import Trouble
 from shared.schemas import sign_offset
-from tests.fakes.store import Call, Fail
+from tests.fakes.store import Asked, Call, Fail
 from tests.unit.consumer.worker_worlds import CHAIN_ID, KEYS, Process, World
 from tests.virtual_time import until, virtual_time
 
@@ -26,7 +27,7 @@ async def test_alive_is_a_turning_loop_whatever_s3_and_kafka_do() -> None:
     world = World()
     world.store.plan = lambda _: Fail()
     process = await world.start()
-    process.worker.kafka_trouble = "away"
+    process.worker.kafka_trouble = Trouble(reason="away", since=process.worker.now())
     probe = probe_of(process)
     await asyncio.sleep(LOOP_SECONDS - 1)
     assert probe.not_ready()
@@ -55,8 +56,8 @@ async def test_ready_once_assigned_and_not_before() -> None:
     assert probe.not_ready() == ["waiting for the group to assign partitions"]
     await process.running()
     assert probe.not_ready() == []
-    process.worker.kafka_trouble = "no broker"
-    assert probe.not_ready() == ["Kafka: no broker"]
+    process.worker.kafka_trouble = Trouble(reason="no broker", since=process.worker.now() - 7)
+    assert probe.not_ready() == ["Kafka fails for 7 s: no broker"]
     await process.end()
 
 
@@ -81,6 +82,34 @@ async def test_a_retrying_partition_says_since_when_and_why() -> None:
     await until(lambda: not probe.not_ready())
     (table,) = probe.status().tables
     assert table.rows[0][-1] == KEYS.render(partition=0, start=0, timestamp=0)
+    await process.end()
+
+
+class Vague(Fail):
+    """A HEAD's error: a status without a code."""
+
+    def error(self, asked: Asked) -> StoreError:
+        return StoreError(self.failure, f"{asked.call}: HTTP 400 without an error code", vague=True)
+
+
+@virtual_time
+async def test_the_reason_with_a_code_is_told_though_the_head_behind_it_has_none() -> None:
+    world = World(seconds=1.0)
+    process = await world.start()
+    await process.running()
+    probe = probe_of(process)
+    world.numbers(0, 5)
+    await until(lambda: process[0].chain.batch.records)
+    world.store.plan = lambda asked: (
+        Fail(failure=Failure.CREDENTIALS, reason="ExpiredToken") if asked.call is Call.PUT else Vague()
+    )
+    await until(lambda: len(world.store.asked(Call.HEAD)) > 4)
+    s3, partition = probe.not_ready()
+    assert s3.startswith("S3 fails for ")
+    assert s3.endswith(": ExpiredToken")
+    assert partition.endswith(": ExpiredToken")
+    world.store.plan = lambda _: None
+    await world.until_complete()
     await process.end()
 
 
@@ -134,6 +163,6 @@ async def test_questions_that_kafka_does_not_answer_are_said_until_it_does(metho
     for _ in range(8):
         process.source.fail_next(method, SourceError("coordinator loading"))
     await asyncio.sleep(2)
-    assert "Kafka: coordinator loading" in probe_of(process).not_ready()
+    assert "Kafka fails for 2 s: coordinator loading" in probe_of(process).not_ready()
     await until(lambda: not probe_of(process).not_ready(), seconds=120)
     await process.end()

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.ports import StoreError, Upload
 from consumer.vitals import PAUSE_SECONDS, WatchedStore
-from tests.fakes.store import Call, Fail, FakeStore
+from tests.fakes.store import Asked, Call, Fail, FakeStore
 from tests.virtual_time import virtual_time
 
 UPLOAD = Upload(key="k", body=b"", crc32=0, content_type="text/plain", metadata={})
@@ -35,6 +35,33 @@ async def test_only_failing_all_along_exhausts() -> None:
         assert not await watched.fail(after=30)
     assert await watched.fail(after=30)
     assert watched.store.last_reason == "reset"
+
+
+class Vague(Fail):
+    """A HEAD's error: a status without a code."""
+
+    def error(self, asked: Asked) -> StoreError:
+        return StoreError(self.failure, f"{asked.call} without a code", vague=True)
+
+
+@virtual_time
+async def test_a_reason_with_a_code_outlives_those_without() -> None:
+    watched = Watched()
+    for fault, told in (
+        (Vague(), "head without a code"),
+        (Fail(reason="ExpiredToken"), "ExpiredToken"),
+        (Vague(), "ExpiredToken"),
+        (Fail(reason="AccessDenied"), "AccessDenied"),
+    ):
+        watched.fake.script(Call.HEAD, fault)
+        with pytest.raises(StoreError):
+            await watched.store.head("k")
+        assert watched.store.last_reason == told
+    await watched.store.head("k")
+    watched.fake.script(Call.HEAD, Vague())
+    with pytest.raises(StoreError):
+        await watched.store.head("k")
+    assert watched.store.last_reason == "head without a code", "of an older time"
 
 
 @pytest.mark.parametrize("answer", ["404", "200", "created", "412", "a listed key", "a folder", "a piece"])
