@@ -37,10 +37,10 @@ def main() -> int:
         chosen = [found for found in chosen if found.ci]
     environment.shield(os.environ)
     seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    return asyncio.run(_run(chosen, seed=seed, folder=arguments.report, s3_kind=arguments.s3))
+    return asyncio.run(_run(chosen, seed=seed, folder=arguments.report, s3_kind=arguments.s3, keep=arguments.keep))
 
 
-async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: str) -> int:
+async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: str, keep: bool) -> int:
     place = folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{seed}"
     place.mkdir(parents=True)
     print(f"seed {seed}, {len(chosen)} scenarios on {s3_kind}; everything in {place}", flush=True)
@@ -49,7 +49,7 @@ async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: 
     outcomes = []
     try:
         for scenario in chosen:
-            outcome = await runner.run(scenario, servers, folder=place / scenario.name, seed=seed)
+            outcome = await runner.run(scenario, servers, folder=place / scenario.name, seed=seed, keep=keep)
             outcomes.append(outcome)
             print(report.line(outcome), flush=True)
             if outcome.failure:
@@ -58,7 +58,7 @@ async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: 
     finally:
         servers.stop()
         failed = [outcome.name for outcome in outcomes if outcome.failure]
-        if not failed and len(outcomes) == len(chosen):
+        if not failed and len(outcomes) == len(chosen) and not keep:
             servers.remove_data()
     for name in ("report.json", "report.md"):
         shutil.copy(place / name, folder / name)
@@ -76,6 +76,7 @@ def _arguments(names: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help="by name; without one: all")
     parser.add_argument("--seed", type=int, help="what chance is drawn from; printed when not given")
     parser.add_argument("--list", action="store_true", help="the scenarios there are")
+    parser.add_argument("--keep", action="store_true", help="keep logs and data of what passed, too")
     parser.add_argument("--subset", choices=["ci"], help="only those that run in .ci/run")
     parser.add_argument("--report", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER", help="default: .local/chaos")
     parser.add_argument("--s3", choices=["ministack", "versitygw"], default="ministack", help="the S3 server")

@@ -208,9 +208,9 @@ class Arena:
         """Objects, records in them, rebalances so far (as the log lines of all consumers tell)."""
         uploaded = [line for consumer in self.consumers for line in consumer.lines("Uploaded")]
         records = sum(int(str(line["records"])) for line in uploaded)
-        return len(uploaded), records, len(self._rebalances())
+        return len(uploaded), records, len(self.rebalances())
 
-    def _rebalances(self) -> list[float]:
+    def rebalances(self) -> list[float]:
         """When each one was: assignments less than half a second apart are one rebalance."""
         found: list[float] = []
         lines = [line for consumer in self.consumers for line in consumer.lines("Partitions assigned")]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.processes import ServiceProcess
 
 SIGKILLED = -9
+_REBALANCE = frozenset({"Partitions assigned", "Partitions revoked"})
+_OBJECT = frozenset({"Uploaded", "Adopted"})
 
 
 def of_verdict(arena: Arena, verdict: Verdict) -> None:
@@ -43,7 +45,7 @@ def of_logs(arena: Arena) -> None:
     own = sum(line.get("outcome") == "own" for consumer in arena.consumers for line in consumer.lines("Uploaded"))
     arena.note("own_answers_lost", own)
     arena.note("put_retries", _count(arena.consumers, "Retrying"))
-    arena.note("rebalances", _count(arena.consumers, "Partitions assigned"))
+    arena.note("rebalances", len(arena.rebalances()))
     arena.note("faults_injected", sum(arena.proxy.counts.values()))
     arena.note("peak_memory_bytes", arena.peak_memory_bytes())
     found = hand_overs(arena.consumers, batch_max_seconds=float(arena.settings["BATCH_MAX_SECONDS"]))
@@ -101,7 +103,7 @@ def hand_overs(consumers: Sequence[ServiceProcess], *, batch_max_seconds: float)
             continue
         before = [moment for moment in moments[:number] if moment.event == "Partitions revoked"]
         for partition in assigned.partitions:
-            revoked = next((moment for moment in reversed(before) if partition in moment.partitions), None)
+            revoked = _given_back(moments[:number], partition)
             first = _first_object(moments[number + 1 :], assigned.owner, partition)
             if revoked is None or first is None:
                 continue
@@ -118,13 +120,25 @@ def hand_overs(consumers: Sequence[ServiceProcess], *, batch_max_seconds: float)
     return found
 
 
+def _given_back(earlier: Sequence[_Moment], partition: int) -> _Moment | None:
+    """The revocation by the owner before; None when that one died, or there was none."""
+    for moment in reversed(earlier):
+        if moment.event in _REBALANCE and partition in moment.partitions:
+            return moment if moment.event == "Partitions revoked" else None
+    return None
+
+
 def _first_object(later: Sequence[_Moment], owner: int, partition: int) -> _Moment | None:
-    """The owner's first object of the partition; None when that was sealed to give the partition back."""
+    """The owner's first object of the partition; None when it met one there, or sealed it to give back."""
     first = None
     for moment in later:
-        if moment.owner == owner and moment.event != "Uploaded":
+        if moment.owner != owner:
+            continue
+        if moment.event in _REBALANCE:
             return first if first is not None and first.sealed_at < moment.began else None
-        if moment.owner == owner and first is None and partition in moment.partitions:
+        if first is None and partition in moment.partitions:
+            if moment.event == "Adopted":
+                return None
             first = moment
     return first
 
@@ -132,13 +146,13 @@ def _first_object(later: Sequence[_Moment], owner: int, partition: int) -> _Mome
 def _moments(owner: int, consumer: ServiceProcess) -> Iterator[_Moment]:
     for line in consumer.lines():
         event = line.get("event")
-        if event not in {"Partitions assigned", "Partitions revoked", "Uploaded"}:
+        if event not in _REBALANCE | _OBJECT:
             continue
         at = moment(line)
-        if event == "Uploaded":
+        if event in _OBJECT:
             partition = int(str(line["key"]).rsplit("/", 1)[-1].split("-")[0])
-            sealed_at = at - float(str(line["seconds"]))
-            yield _Moment(at=at, event=event, partitions=(partition,), owner=owner, sealed_at=sealed_at)
+            sealed_at = at - float(str(line.get("seconds", 0.0)))
+            yield _Moment(at=at, event=str(event), partitions=(partition,), owner=owner, sealed_at=sealed_at)
         else:
             numbers = line["partitions"]
             assert isinstance(numbers, list)

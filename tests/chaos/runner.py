@@ -51,8 +51,11 @@ class Outcome:
         return not self.failure and not self.skipped
 
 
-async def run(scenario: Scenario, servers: Servers, *, folder: Path, seed: int) -> Outcome:
-    """One scenario. Its chance is drawn from the run's seed and its name, so that it is the same alone."""
+async def run(scenario: Scenario, servers: Servers, *, folder: Path, seed: int, keep: bool = False) -> Outcome:
+    """One scenario. Its chance is drawn from the run's seed and its name, so that it is the same alone.
+
+    Of a failure everything is kept, of a success only with `keep`: its figures stand in the report.
+    """
     own_seed = zlib.crc32(f"{seed} {scenario.name}".encode())
     outcome = Outcome(name=scenario.name, tells=scenario.tells, seed=seed, folder=str(folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,11 @@ async def run(scenario: Scenario, servers: Servers, *, folder: Path, seed: int) 
         figures.of_logs(arena)
         outcome.figures, outcome.faults = dict(arena.figures), dict(proxy.counts)
     outcome.seconds = round(time.monotonic() - began, 1)
-    _keep(arena, outcome)
+    if outcome.failure:
+        _tell_all(arena, outcome)
+    elif not keep:
+        arena.remove_data()
+        shutil.rmtree(folder, ignore_errors=True)
     servers.release(kafka, s3)
     return outcome
 
@@ -94,12 +101,8 @@ def _told(scenario: Scenario, error: Exception) -> str:
     return trace
 
 
-def _keep(arena: Arena, outcome: Outcome) -> None:
-    """Of a failure everything is kept; of a success nothing: its figures stand in the report."""
-    if not outcome.failure:
-        arena.remove_data()
-        shutil.rmtree(arena.folder, ignore_errors=True)
-        return
+def _tell_all(arena: Arena, outcome: Outcome) -> None:
+    """Put beside the failure what led to it: faults, the ends of the logs; the journal of faults into its folder."""
     with (arena.folder / "faults.jsonl").open("w") as journal:
         for struck in arena.proxy.journal:
             journal.write(json.dumps(asdict(struck)) + "\n")
