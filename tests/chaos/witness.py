@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.chaos import faults
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """A put of a main object. `at` in monotonic seconds."""
+    """A put of a main object. `at` in monotonic seconds; `signed_ahead_seconds`: its date against the right time."""
 
     at: float
     writer: str
@@ -27,6 +28,7 @@ class Put:
     partition: int
     start: int
     next_offset: int
+    signed_ahead_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,14 @@ def put_of(request: Request) -> Put | None:
         partition=int(headers["x-amz-meta-partition"]),
         start=int(headers["x-amz-meta-start-offset"]),
         next_offset=int(headers["x-amz-meta-next-offset"]),
+        signed_ahead_seconds=signed_ahead_seconds(request),
     )
+
+
+def signed_ahead_seconds(request: Request) -> float:
+    """By how much the date that the request is signed with is ahead of the right time."""
+    date = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return date.timestamp() - time.time()
 
 
 def writer_of(consumer: ServiceProcess) -> str:
