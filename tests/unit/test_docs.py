@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bootstrap import ROOT
+from tests.chaos.registry import all_scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,12 @@ def test_every_make_target_is_there(document: Path) -> None:
 @each_document(DOCUMENTS)
 def test_quotes_are_read_as_whole_lines_since_duckdb_cannot_hold_P_beside_p(document: Path) -> None:  # noqa: N802
     assert not re.search(r"read_(?:nd)?json(?:_auto)?\(\s*'[^']*topic=", document.read_text())
+
+
+def test_every_chaos_scenario_of_the_guarantees_is_there_and_none_is_left_out() -> None:
+    lines = re.findall(r"chaos((?:,?\s+`[a-z0-9-]+`)+)", (ROOT / "docs" / "guarantees.md").read_text())
+    named = {name for line in lines for name in re.findall(r"`([a-z0-9-]+)`", line)}
+    assert named == set(all_scenarios())
 
 
 def test_every_promise_names_a_test_that_is_there() -> None:
