@@ -16,7 +16,7 @@ from tests.oracle import PARTITION_AND_START, chain_ends
 from tests.servers import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from tests.chaos.arena import Arena
@@ -183,11 +183,7 @@ async def _move_log_starts(arena: Arena) -> None:
     """DeleteRecords into the middle of an object of every partition: of its newest one in two of them."""
     await arena.remember_topic()
     spans = await _spans(arena)
-    starts = {}
-    for partition, chain in spans.items():
-        start, end = chain[-1] if partition % 2 else arena.random.choice(chain[-3:])
-        assert end - start > 1, f"partition {partition}: [{start}, {end}) has no middle"
-        starts[partition] = arena.random.randrange(start + 1, end)
+    starts = {partition: _within(arena, chain, newest=1 if partition % 2 else 3) for partition, chain in spans.items()}
     file = arena.folder / "delete-records.json"
     wanted = [{"topic": arena.topic, "partition": number, "offset": at} for number, at in starts.items()]
     file.write_text(json.dumps({"version": 1, "partitions": wanted}))
@@ -202,10 +198,9 @@ async def _reset(arena: Arena, how: str) -> dict[int, int]:
     """Reset every partition's offset; where to, as the group has it then, unsigned."""
     spans = await _spans(arena)
     topic = arena.topic
-    if how == "--to-offset":  # somewhere in a middle object of each
+    if how == "--to-offset":  # somewhere in an object of each
         for partition, chain in spans.items():
-            start, end = chain[len(chain) // 2]
-            at = str(arena.random.randrange(start + 1, end))
+            at = str(_within(arena, chain, newest=len(chain)))
             await _tool(arena, "--topic", f"{topic}:{partition}", "--reset-offsets", how, at, "--execute")
     else:
         by = [str(-arena.random.randrange(50, 500))] if how == "--shift-by" else []
@@ -241,6 +236,12 @@ async def _spans(arena: Arena) -> dict[int, list[tuple[int, int]]]:
             starts.setdefault(int(found[1]), []).append(int(found[2]))
     ends = await chain_ends(arena.s3, arena.bucket)
     return {partition: list(pairwise([*sorted(found), ends[partition]])) for partition, found in starts.items()}
+
+
+def _within(arena: Arena, chain: Sequence[tuple[int, int]], *, newest: int) -> int:
+    """An offset in the middle of one of the newest objects, but those of a single record: they have no middle."""
+    start, end = arena.random.choice([(start, end) for start, end in chain if end - start > 1][-newest:])
+    return arena.random.randrange(start + 1, end)
 
 
 async def _layout(arena: Arena) -> Any:
