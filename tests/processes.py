@@ -40,6 +40,7 @@ class ServiceProcess:
             stderr=subprocess.STDOUT,
         )
 
+        self.wrong_clock = False  # to be set by who gives it one: its log lines' times are not to be compared
         self._peak_memory_bytes = 0
 
     def __enter__(self) -> Self:

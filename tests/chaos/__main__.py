@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import random
 import shutil
@@ -44,6 +45,10 @@ async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: 
     place = folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{seed}"
     place.mkdir(parents=True)
     print(f"seed {seed}, {len(chosen)} scenarios on {s3_kind}; everything in {place}", flush=True)
+    # aiokafka says a lot on stderr while a broker is away.
+    logging.basicConfig(
+        filename=place / "harness.log", level=logging.WARNING, format="%(asctime)s %(name)s %(message)s"
+    )
     servers = Servers(place / "servers", kind=s3_kind)
     about = report.versions(s3_kind)
     outcomes = []

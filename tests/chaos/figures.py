@@ -94,7 +94,12 @@ class _Moment:
 def hand_overs(consumers: Sequence[ServiceProcess], *, batch_max_seconds: float) -> list[HandOver]:
     """Every hand-over whose beginning and first record the logs tell."""
     moments = sorted(
-        (moment for owner, consumer in enumerate(consumers) for moment in _moments(owner, consumer)),
+        (
+            moment
+            for owner, consumer in enumerate(consumers)
+            if not consumer.wrong_clock
+            for moment in _moments(owner, consumer)
+        ),
         key=lambda moment: moment.at,
     )
     found = []

@@ -262,6 +262,8 @@ def test_hand_overs_are_read_off_the_log_lines(tmp_path: Path) -> None:
             ]
             consumer.log_file.write_text("\n".join(text))
         found = figures.hand_overs(consumers, batch_max_seconds=1.0)
+        consumers[1].wrong_clock = True
+        assert figures.hand_overs(consumers, batch_max_seconds=1.0) == []
     assert [(one.partition, round(one.whole_seconds, 3), round(one.beyond_kafka_seconds, 3)) for one in found] == [
         (3, 1.5, 2.0)
     ], "partition 4 was not sealed by its timer"

@@ -21,6 +21,8 @@ MIB = 1 << 20
 MEMORY_LIMIT_BYTES = 64 * MIB
 PROCESS_ALLOWANCE_BYTES = 120 * MIB
 OUTAGE_SECONDS = 30.0
+FILLED_SHARE = 0.5  # of the limit at least, or the outage would not try memory
+POLL_BYTES = 8 * MIB  # what one poll may bring above it
 # What overfills MEMORY_LIMIT_BYTES within the outage: it compresses to three quarters.
 FLOOD = {"records_per_second": 2500.0, "value_bytes": 2000}
 FLOOD_SETTINGS = {"MEMORY_LIMIT_BYTES": str(MEMORY_LIMIT_BYTES), "BATCH_MAX_BYTES": str(8 * MIB)}
@@ -67,7 +69,11 @@ async def s3_outage(arena: Arena) -> None:
         async with arena.proxy.away():
             began = time.monotonic()
             await _red(consumer, r"S3 fails for \d+ s: .*(cannot be reached|connection broke)")
-            await asyncio.sleep(OUTAGE_SECONDS - (time.monotonic() - began))
+            most = await _most_buffered(consumer, until=began + OUTAGE_SECONDS)
+            arena.note("most_buffered_bytes", most)
+            assert FILLED_SHARE * MEMORY_LIMIT_BYTES <= most <= MEMORY_LIMIT_BYTES + POLL_BYTES, (
+                f"{most} bytes buffered"
+            )
             reasons = (await consumer.get("/readyz"))[1]
             _since(reasons, at_least=OUTAGE_SECONDS - 5)
             assert re.search(r"partition \d+ (retrying|stalled) for \d+ s", reasons), reasons
@@ -170,6 +176,17 @@ async def _red(consumer: ServiceProcess, pattern: str) -> None:
     """Readiness is red, S3 named as the reason, since when too."""
     text = await consumer.ready_reason("S3 fails for", seconds=30)
     assert re.search(pattern, text), f"readiness says {text!r}, {pattern!r} is expected"
+
+
+async def _most_buffered(consumer: ServiceProcess, *, until: float) -> int:
+    """The most that the consumer says it has buffered, asked every second."""
+    most = 0.0
+    while time.monotonic() < until:
+        for line in (await consumer.get("/metrics"))[1].splitlines():
+            if line.startswith("ticklake_consumer_buffered_bytes "):
+                most = max(most, float(line.split()[1]))
+        await asyncio.sleep(min(1.0, max(0.0, until - time.monotonic())))
+    return int(most)
 
 
 def _since(reasons: str, *, at_least: float) -> None:
