@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import zstandard
 
 from consumer.ports import PutAnswer
-from shared.schemas import ObjectMetadata, decode_envelope, sign_offset
+from shared.schemas import ObjectMetadata, decode_envelope, sign_offset, signer
 from tests.simulation.topic import growth_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Auditor:
         tell: Callable[[str], None],
     ) -> None:
         self.seen: Counter[str] = Counter()
-        self.stepped_back: set[int] = set()  # partitions whose committed offset is an old one that came late
+        self.late_offsets: set[int] = set()  # partitions whose committed offset came late: perhaps it is an old one
         self._topic = topic
         self._store = store
         self._layout = layout
@@ -71,8 +71,10 @@ class Auditor:
     def end(self, partition: int) -> int:
         return self.boundaries(partition)[-1]
 
-    def all_stored(self) -> bool:
-        return all(self.end(partition) >= self._topic.end(partition) for partition in range(len(self._topic)))
+    def not_stored(self, partition: int) -> Sequence[Written]:
+        """What the log has behind the chain's end."""
+        start = max(self.end(partition), self._topic.log.range(partition).start)
+        return self._topic.between(partition, start, self._topic.end(partition))
 
     def put_starts(self, process: str, upload: Upload) -> None:
         """A process asks for an object."""
@@ -135,27 +137,26 @@ class Auditor:
     # ---- the group's offsets -----------------------------------------------------------------------------------------
 
     def commit_lands(
-        self,
-        process: str,
-        offsets: Mapping[int, Committed],
-        *,
-        before: Mapping[int, Committed],
-        was_given_up: bool,
+        self, process: str, offsets: Mapping[int, Committed], *, before: Mapping[int, Committed], late: bool
     ) -> None:
-        """The group's coordinator takes them. One that was given up may be late and step back, to a boundary still."""
-        self.seen["commit landed after it was given up"] += was_given_up
+        """The group's coordinator takes them. Only a `late` one may step back, or one that follows it."""
         for partition, committed in offsets.items():
-            steps_back = partition in before and committed.offset < before[partition].offset
-            self.seen["commit stepped back"] += steps_back
-            if steps_back and was_given_up:
-                self.stepped_back.add(partition)
-            else:
-                self.stepped_back.discard(partition)
-            self._tell(f"group: {partition} at {committed.offset} by {process}")
+            self._tell(f"group: {partition} at {committed.offset} by {process}{', late' if late else ''}")
             assert committed.metadata == sign_offset(self._layout.chain_id, committed.offset), f"{committed}: signature"
             assert committed.offset in self.boundaries(partition), (
                 f"{process} commits {committed.offset} of {partition}: no boundary of {self.boundaries(partition)}"
             )
+            there = before.get(partition)
+            ours = there is not None and signer(there.offset, there.metadata) == self._layout.chain_id
+            if there is not None and ours and committed.offset < there.offset:
+                assert late or partition in self.late_offsets, (
+                    f"{process} commits {committed.offset} of {partition}, {there.offset} was committed before"
+                )
+                self.seen["commit stepped back"] += 1
+            if late:
+                self.late_offsets.add(partition)
+            else:
+                self.late_offsets.discard(partition)
 
     # ---- a process ---------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MEAN_LATENCY_SECONDS: Final = 0.04
+SLOW: Final = 20  # times the latency of a clear sky
 
 
 class Sky(StrEnum):
@@ -58,10 +58,11 @@ class Fate:
 class Weather:
     """Draws the fate of each request."""
 
-    def __init__(self, random: Random, *, roughness: float, late_seconds: float) -> None:
+    def __init__(self, random: Random, *, roughness: float, latency_seconds: float, late_seconds: float) -> None:
         self.sky = Sky.CLEAR
         self.roughness = roughness
         self._random = random
+        self.latency_seconds = latency_seconds  # one way, on average
         self._late_seconds = late_seconds  # how long after its deadline a request may still arrive
         self._until = 0.0
 
@@ -106,7 +107,7 @@ class Weather:
         return self._random.choice(fates)
 
     def _latency(self, sky: Sky) -> float:
-        return self._random.expovariate(1.0 / (MEAN_LATENCY_SECONDS * (40 if sky is Sky.SLOW else 1)))
+        return self._random.expovariate(1.0 / (self.latency_seconds * (SLOW if sky is Sky.SLOW else 1)))
 
 
 class StoreClient:

@@ -11,6 +11,7 @@ newer generation than it was asked for in, and Kafka cannot tell.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from consumer.ports import CommitRefusedError, LogRange, SourceError
@@ -28,15 +29,26 @@ T = TypeVar("T")
 
 REQUEST_SECONDS: Final = 5.0  # the deadline of a request
 LEAVE_SECONDS: Final = 2.0
-MEAN_LATENCY_SECONDS: Final = 0.01
+PROMPT_SECONDS: Final = 3.0  # a commit that took longer is a late one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRequest:
+    """A commit on its way, with the generations in which it was asked for and sent, and when it was asked for."""
+
+    offsets: Mapping[int, Committed]
+    asked_in: int
+    asked_at: float
+    sent_in: int
 
 
 class Brokers:
     """What the whole of Kafka is like."""
 
-    def __init__(self, random: Random, *, roughness: float) -> None:
+    def __init__(self, random: Random, *, roughness: float, latency_seconds: float) -> None:
         self.random = random
         self.roughness = roughness
+        self.latency_seconds = latency_seconds  # of a request and its answer, on average
         self.away_until = 0.0  # no answer to anything
         self.loading_until = 0.0  # the group's coordinator has moved and reads its log
         self.lagging: dict[int, tuple[float, int]] = {}  # partition → until when, and how far a new leader lags
@@ -51,7 +63,7 @@ class Brokers:
         return self.random.random() < self.roughness
 
     def latency(self) -> float:
-        return self.random.expovariate(1.0 / MEAN_LATENCY_SECONDS)
+        return self.random.expovariate(1.0 / self.latency_seconds)
 
 
 class Coordinator(FakeGroup):
@@ -239,6 +251,7 @@ class SimulatedSource(FakeSource):
         if self.generation < 0:
             raise CommitRefusedError("the group has put us out")
         loop, random, asked_in = asyncio.get_running_loop(), self._brokers.random, self.generation
+        asked_at = loop.time()
         answer: asyncio.Future[bool] = loop.create_future()
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
@@ -246,9 +259,10 @@ class SimulatedSource(FakeSource):
                 while self._brokers.coordinator_is_away():
                     await asyncio.sleep(0.3)
                 there = random.uniform(0, 20.0) if self._brokers.mishap() else self._brokers.latency()
-                loop.call_later(
-                    there, self._commit_lands, dict(offsets), (asked_in, self.generation), answer, context=context_of()
+                request = CommitRequest(
+                    offsets=dict(offsets), asked_in=asked_in, asked_at=asked_at, sent_in=self.generation
                 )
+                loop.call_later(there, self._commit_lands, request, answer, context=context_of())
                 accepted = await answer
         except TimeoutError:
             self._auditor.seen["commit without an answer"] += 1
@@ -258,18 +272,16 @@ class SimulatedSource(FakeSource):
             self._rejoin.set()
             raise CommitRefusedError("the group has moved on")
 
-    def _commit_lands(
-        self, offsets: Mapping[int, Committed], generations: tuple[int, int], answer: asyncio.Future[bool]
-    ) -> None:
+    def _commit_lands(self, request: CommitRequest, answer: asyncio.Future[bool]) -> None:
         if self._brokers.coordinator_is_away():
             return
-        asked_in, sent_in = generations
-        accepted = self._group.accepts(self, sent_in)
+        accepted = self._group.accepts(self, request.sent_in)
         if accepted:
-            if sent_in != asked_in:
-                self._auditor.seen["commit landed under a newer generation"] += 1
-            self._auditor.commit_lands(self._process, offsets, before=self._group.offsets, was_given_up=answer.done())
-            self._group.offsets.update(offsets)
+            self._auditor.seen["commit landed under a newer generation"] += request.sent_in != request.asked_in
+            self._auditor.seen["commit landed after it was given up"] += answer.done()
+            late = asyncio.get_running_loop().time() - request.asked_at > PROMPT_SECONDS
+            self._auditor.commit_lands(self._process, request.offsets, before=self._group.offsets, late=late)
+            self._group.offsets.update(request.offsets)
         if not answer.done() and not self._brokers.mishap():
             answer.set_result(accepted)
 

@@ -66,6 +66,16 @@ class Configuration:
     give_back_seconds: float
     give_up_seconds: float
 
+    @property
+    def told(self) -> str:
+        """For the trace: without addresses, which differ from run to run."""
+        limits = self.limits
+        return (
+            f"batches of {limits.records} records, {limits.bytes} bytes, {limits.seconds:g} s;"
+            f" {self.memory_bytes} bytes of memory, {self.upload_concurrency} puts at a time,"
+            f" {self.batches_per_poll} wire batches a poll, {self.give_back_seconds:g} s to give back"
+        )
+
 
 class Member:
     """A process from its start on."""

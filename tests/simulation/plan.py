@@ -43,6 +43,8 @@ class Plan:
     upload_seconds: float
     active_seconds: float
     pace_seconds: float  # between two events of the world, on average
+    store_latency_seconds: float
+    kafka_latency_seconds: float
     store_roughness: float
     kafka_roughness: float
     late_seconds: float
@@ -92,8 +94,10 @@ def draw_plan(random: Random) -> Plan:
         session_seconds=session,
         rebalance_seconds=rebalance,
         upload_seconds=random.choice((2.0, 5.0, 10.0)),
-        active_seconds=random.choice((20.0, 40.0, 80.0)),
+        active_seconds=random.choice((20.0, 40.0, 60.0)),
         pace_seconds=random.choice((0.2, 0.5, 1.0)),
+        store_latency_seconds=random.choice((0.02, 0.1, 0.4)),
+        kafka_latency_seconds=random.choice((0.005, 0.05, 0.3)),
         store_roughness=random.choice((0.0, 0.05, 0.2, 0.5)),
         kafka_roughness=random.choice((0.0, 0.02, 0.1)),
         late_seconds=late,
@@ -114,5 +118,5 @@ def draw_configuration(random: Random, keys: KeyTemplate) -> Configuration:
         upload_concurrency=random.choice((1, 2, 4)),
         batches_per_poll=random.choice((1, 2, 4)),
         give_back_seconds=random.choice((2.0, 5.5, 13.75)),
-        give_up_seconds=random.choice((40.0, 900.0, 900.0)),
+        give_up_seconds=random.choice((20.0, 900.0, 900.0)),
     )

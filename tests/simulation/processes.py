@@ -19,32 +19,11 @@ from typing import TYPE_CHECKING, Any
 from tests.virtual_time import NumberedTask, VirtualTimeLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections import deque
+    from collections.abc import Coroutine
 
 _NO_PROCESS = ""
 _PROCESS: ContextVar[str] = ContextVar("process", default=_NO_PROCESS)
-
-
-class _Handle(asyncio.Handle):
-    """A callback that waits while its process is frozen."""
-
-    _context: Context
-    _loop: ProcessLoop
-
-    def _run(self) -> None:
-        if not self._loop.holds_back(self, self._context):
-            super()._run()
-
-
-class _TimerHandle(asyncio.TimerHandle):
-    """A timer that, when it has run out, waits while its process is frozen."""
-
-    _context: Context
-    _loop: ProcessLoop
-
-    def _run(self) -> None:
-        if not self._loop.holds_back(self, self._context):
-            super()._run()
 
 
 class _Task(NumberedTask[Any]):
@@ -103,29 +82,31 @@ class ProcessLoop(VirtualTimeLoop):
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
-    def holds_back(self, handle: asyncio.Handle, context: Context) -> bool:
+    def _run_once(self) -> None:
+        """As asyncio does it, without I/O, and without what belongs to a frozen process."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # the base class's
+        ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]  # as above
+        while scheduled and scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]  # as above
+            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # as above
+        self.on_idle()
+        now = self.time()
+        while scheduled and scheduled[0]._when < now:  # type: ignore[attr-defined]  # as above
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False  # type: ignore[attr-defined]  # as above
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled and not (self._frozen and self._holds_back(handle)):
+                handle._run()
+
+    def _holds_back(self, handle: asyncio.Handle) -> bool:
         """Whether the handle is not to run now; it is kept then."""
-        if not self._frozen:
-            return False
-        waiting = self._frozen.get(context.get(_PROCESS, _NO_PROCESS))
+        waiting = self._frozen.get(handle._context.get(_PROCESS, _NO_PROCESS))  # type: ignore[attr-defined]
         if waiting is None:
             return False
         waiting.append(handle)
         return True
-
-    def _call_soon(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> _Handle:
-        handle = _Handle(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]  # as above
-        return handle
-
-    def call_at(  # type: ignore[override]  # typeshed ties the arguments to the callback's
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        self._check_closed()  # type: ignore[attr-defined]  # the base class's
-        timer = _TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]  # as above
-        timer._scheduled = True  # type: ignore[attr-defined]  # as above
-        return timer
 
 
 def _task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Future[Any]:
