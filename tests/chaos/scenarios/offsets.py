@@ -80,15 +80,17 @@ async def offsets_deleted_log_moved(arena: Arena) -> None:
     partitions=PARTITIONS,
 )
 async def offsets_reset(arena: Arena) -> None:
+    resets = []
     async with arena.load(3000):
         await _stored_by_two(arena)
         for how in ("--to-earliest", "--to-latest", "--shift-by", "--to-offset"):
             await arena.stop(*arena.running())
             ends = await chain_ends(arena.s3, arena.bucket)
             reset = await _reset(arena, how)
-            replicas = await _stored_by_two(arena)
-            await _told_of(replicas, reset, ends)
+            resets.append((await _stored_by_two(arena), reset, ends))
     await arena.proven()
+    for replicas, reset, ends in resets:
+        _told_of(replicas, reset, ends)
 
 
 @scenario(
@@ -212,12 +214,12 @@ async def _reset(arena: Arena, how: str) -> dict[int, int]:
     return {partition: committed.offset for partition, committed in found.items()}
 
 
-async def _told_of(replicas: tuple[ServiceProcess, ...], reset: Mapping[int, int], ends: Mapping[int, int]) -> None:
+def _told_of(replicas: tuple[ServiceProcess, ...], reset: Mapping[int, int], ends: Mapping[int, int]) -> None:
     """Each partition's foreign offset was named in a warning, with the chain's end that counts instead."""
     told = {
         (line["partition"], line["committed"], line["chain_end"])
         for replica in replicas
-        for line in await replica.logged("Unsigned offset ignored", count=0)
+        for line in replica.lines("Unsigned offset ignored")
         if line["level"] == "warning"
     }
     missing = {(partition, offset, ends[partition]) for partition, offset in reset.items()} - told
