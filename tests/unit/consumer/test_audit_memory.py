@@ -18,7 +18,7 @@ from tests.planting import CHAIN, Planter, layout_for, record
 if TYPE_CHECKING:
     from consumer.findings import Findings
 
-FEW, MANY = 500, 2500
+FEW, MANY = 200, 1200
 OBJECT_BYTES = 400
 
 
