@@ -95,21 +95,19 @@ async def offsets_reset(arena: Arena) -> None:
 
 @scenario(
     "latest",
-    "KAFKA_START_FROM=latest: three first members start at the same moment on a topic that has records and gets more;"
-    " the answer to the first layout put is lost. Then the group is deleted and one starts with `earliest`.",
+    "KAFKA_START_FROM=latest: three first members put three layouts at the same moment, on a topic that has records and"
+    " gets more; one counts. Then the group is deleted and a member starts with `earliest`.",
     partitions=PARTITIONS,
+    settings={"UPLOAD_TIMEOUT_SECONDS": "30"},  # their puts are held until all have come
 )
 async def latest(arena: Arena) -> None:
     idle = PARTITIONS - 1  # gets nothing more: its chain has no object when the group's offsets get lost
     async with arena.load(4000) as before:
         await eventually(lambda: before.acknowledged > 3000, "records from before", 30)
     old = await arena.kafka.end_offsets(arena.topic)
-    arena.proxy.inject(faults.LOST_ANSWER, method="PUT", key_part="layout.json", times=1)
-    arena.proxy.inject(faults.LATE, method="PUT", key_part="layout.json", times=1)
     async with arena.load(3000, partitions=range(idle)):
         await eventually(lambda: arena.loads[1].acknowledged > 500, "records on their way", 30)
-        replicas = [arena.consumer(KAFKA_START_FROM="latest") for _ in range(3)]
-        await arena.assigned(*replicas)
+        replicas = await _first_members(arena)
         assigned_at = await arena.kafka.end_offsets(arena.topic)
         await arena.objects_grow(2 * PARTITIONS)
         await arena.stop(*replicas)
@@ -129,6 +127,18 @@ async def latest(arena: Arena) -> None:
     assert {partition: spans[0][0] for partition, spans in verdict.spans.items()} == origins
     ends = await arena.kafka.end_offsets(arena.topic)
     assert verdict.consumed == sum(ends[partition] - origin for partition, origin in origins.items())
+
+
+async def _first_members(arena: Arena) -> list[ServiceProcess]:
+    """Three that have all found no layout and put one of their own each: which one counts is open until the last."""
+    arena.proxy.inject(faults.HELD, method="PUT", key_part="layout.json", times=3)
+    members = [arena.consumer(KAFKA_START_FROM="latest") for _ in range(3)]
+    await eventually(lambda: len(arena.proxy.held) == 3, "three layouts on their way", 25)
+    proposals = {json.dumps(json.loads(request.body)["origins"]) for request in arena.proxy.held}
+    assert len(proposals) > 1, f"all propose the same origins: {proposals}"
+    arena.proxy.release()
+    await arena.assigned(*members)
+    return members
 
 
 # ---- acts ------------------------------------------------------------------------------------------------------------
