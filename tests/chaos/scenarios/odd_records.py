@@ -92,12 +92,14 @@ async def _stored_as_values(arena: Arena) -> int:
     alone = PARTITIONS - 1  # gets nothing that can be a line: its objects are empty
     arena.consumer()
     await arena.assigned(*arena.running())
-    async with arena.load(800, partitions=range(alone)):
+    async with arena.load(300, partitions=range(alone)):
         for number in range(ROUNDS):
             await _produce(arena, [*LINES, *ASIDES], partitions=range(alone))
             await _produce(arena, [*ASIDES], partitions=[alone])
             if number in KILLED_IN:
-                await _kill_before_main_objects(arena, KILLED_IN[number], batch_records=arena.random.randrange(20, 400))
+                await _kill_before_main_objects(
+                    arena, KILLED_IN[number], batch_records=arena.random.randrange(100, 400)
+                )
             else:
                 await arena.objects_grow()
     verdict = await arena.proven()

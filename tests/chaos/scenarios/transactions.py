@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARTITIONS = 3
 WRITERS = 3
 LARGEST = 120  # records of a transaction
-OPEN_SECONDS = 3.0
+OPEN_SECONDS = 2.0
 REQUEST_TIMEOUT_MS = 60_000
 GAPS = 20
 ABORTED = b'"fate":"aborted"'
@@ -53,14 +53,14 @@ async def transactions(arena: Arena) -> None:
     arena.consumer()
     await arena.assigned(*arena.running())
     async with arena.load(300) as plain, _writers(arena, account):
-        await arena.objects_grow(2 * PARTITIONS)
+        await arena.objects_grow(PARTITIONS)
         async with _producer(arena, "slow") as slow:
             await slow.begin_transaction()
             await _send(slow, arena, "committed", 50)
             await _killed_while_open(arena)
             await slow.commit_transaction()
             account.committed += 50
-        await arena.objects_grow(2 * PARTITIONS)
+        await arena.objects_grow(PARTITIONS)
         id_ = unique("cut-off")
         async with _producer(arena, id_) as cut_off:
             await cut_off.begin_transaction()
@@ -68,7 +68,7 @@ async def transactions(arena: Arena) -> None:
             await _killed_while_open(arena)
             async with _producer(arena, id_):  # its start aborts what its predecessor left open
                 account.aborted += 50
-        await arena.objects_grow(2 * PARTITIONS)
+        await arena.objects_grow(PARTITIONS)
     async with _producer(arena, "last") as last:  # the log ends with records that nobody ever sees
         await last.begin_transaction()
         account.aborted += await _send(last, arena, "aborted", 50)
