@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 OBJECTS = int(os.environ.get("VERIFY_OBJECTS", "3000"))
 PARTITIONS = 2
-LIMIT_BYTES = 160 << 20
+LIMIT_BYTES = (144 << 20) + 500 * OBJECTS  # 192 MiB for 100,000
 COLUMNS = 70
 BAR = re.compile(r"\[(#*)\.*\] +(\d+)%  ([\d,]+) objects checked, [\d,]+/s, [\d,]+ MB")
 
