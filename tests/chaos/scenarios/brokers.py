@@ -247,14 +247,13 @@ async def members_in_outage(arena: Arena) -> None:
             await arena.stop(waiting)
         finally:
             server.resume()
-        await arena.assigned(joined)
         arena.note("recovery_seconds", await arena.caught_up(seconds=40))
         server.kill()
         another = arena.consumer()
         await another.logged("Asking again")
         arena.note("stop_while_kafka_is_dead_seconds", await arena.stop(replicas[2]))
         await arena.restart(server)
-        await arena.assigned(another)
+        await arena.assigned(joined, another)
     await arena.proven()
     _nobody_fell_back(arena.consumers, witness, since=began)
 
