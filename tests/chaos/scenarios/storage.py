@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 MEMORY_LIMIT_BYTES = 64 * MIB
-PROCESS_ALLOWANCE_BYTES = 120 * MIB
+OUTAGE_ALLOWANCE_BYTES = 120 * MIB  # beside the limit, resident
+RECOVERY_ALLOWANCE_BYTES = 200 * MIB  # when all that was held is put at once: what the start-up warning counts with
 OUTAGE_SECONDS = 30.0
-FILLED_SHARE = 0.5  # of the limit at least, or the outage would not try memory
+FILLED_SHARE = 0.6  # of the limit at least, or the outage would not try memory
 POLL_BYTES = 8 * MIB  # what one poll may bring above it
-# What overfills MEMORY_LIMIT_BYTES within the outage: it compresses to three quarters.
-FLOOD = {"records_per_second": 2500.0, "value_bytes": 2000}
-FLOOD_SETTINGS = {"MEMORY_LIMIT_BYTES": str(MEMORY_LIMIT_BYTES), "BATCH_MAX_BYTES": str(8 * MIB)}
+# What overfills MEMORY_LIMIT_BYTES within the outage: 150 MB, which compress to three quarters. A partition holds no
+# more than a small chunk (of a second) and one open batch, so few partitions could not fill it.
+FLOOD_RECORDS_PER_SECOND, FLOOD_VALUE_BYTES = 2500, 2000
+FLOOD_PARTITIONS = 12
+FLOOD_SETTINGS = {"MEMORY_LIMIT_BYTES": str(MEMORY_LIMIT_BYTES), "BATCH_MAX_BYTES": str(16 * MIB)}
 
 
 @scenario(
@@ -59,14 +62,15 @@ async def lossy_s3(arena: Arena) -> None:
     "S3 is away for 30 s while more arrives than memory may hold: the process stays in the group, memory stays bounded,"
     " readiness says why and since when, and it catches up by itself.",
     ci=True,
+    partitions=FLOOD_PARTITIONS,
     settings=FLOOD_SETTINGS,
 )
 async def s3_outage(arena: Arena) -> None:
     consumer = arena.consumer()
     await arena.assigned(consumer)
-    async with arena.load(**FLOOD):  # type: ignore[arg-type]  # both numbers
+    async with arena.load(1000):
         await arena.objects_grow(4)
-        async with arena.proxy.away():
+        async with arena.proxy.away(), arena.load(FLOOD_RECORDS_PER_SECOND, value_bytes=FLOOD_VALUE_BYTES):
             began = time.monotonic()
             await _red(consumer, r"S3 fails for \d+ s: .*(cannot be reached|connection broke)")
             most = await _most_buffered(consumer, until=began + OUTAGE_SECONDS)
@@ -78,13 +82,12 @@ async def s3_outage(arena: Arena) -> None:
             _since(reasons, at_least=OUTAGE_SECONDS - 5)
             assert re.search(r"partition \d+ (retrying|stalled) for \d+ s", reasons), reasons
             assert (await consumer.get("/healthz"))[0] == 200
+            _within(arena, "peak_memory_in_the_outage_bytes", OUTAGE_ALLOWANCE_BYTES)
         arena.note("recovery_seconds", await arena.caught_up(seconds=60))
         await _green(consumer)
     await arena.proven()
     _stayed(consumer)
-    peak = arena.peak_memory_bytes()
-    allowed = MEMORY_LIMIT_BYTES + PROCESS_ALLOWANCE_BYTES
-    assert peak <= allowed, f"peak memory was {peak / MIB:.0f} MiB, {allowed / MIB:.0f} are allowed"
+    _within(arena, "peak_memory_at_recovery_bytes", RECOVERY_ALLOWANCE_BYTES)
 
 
 @scenario(
@@ -110,7 +113,6 @@ async def s3_denied(arena: Arena) -> None:
 @scenario(
     "credentials-expire",
     "S3 answers 400 ExpiredToken for 15 s, then takes the same credentials again: healed without a restart.",
-    ci=True,
 )
 async def credentials_expire(arena: Arena) -> None:
     consumer = arena.consumer()
@@ -176,6 +178,13 @@ async def _red(consumer: ServiceProcess, pattern: str) -> None:
     """Readiness is red, S3 named as the reason, since when too."""
     text = await consumer.ready_reason("S3 fails for", seconds=30)
     assert re.search(pattern, text), f"readiness says {text!r}, {pattern!r} is expected"
+
+
+def _within(arena: Arena, name: str, allowance: int) -> None:
+    """Resident memory never was above the limit and the allowance."""
+    peak, allowed = arena.peak_memory_bytes(), MEMORY_LIMIT_BYTES + allowance
+    arena.note(name, peak)
+    assert peak <= allowed, f"{name}: {peak / MIB:.0f} MiB, {allowed / MIB:.0f} are allowed"
 
 
 async def _most_buffered(consumer: ServiceProcess, *, until: float) -> int:
