@@ -5,7 +5,8 @@ anything happens, what an answer says (`model`), whether it is right (`invariant
 
 Requests under way are tuples (kind, fresh, …); `fresh` is False once the chain's epoch has moved on:
 
-    ("locate", fresh, answer)      () until read, then (committed, log start, high watermark, mismatch)
+    ("locate", fresh, read, answer)        `read`: () until identity and offset are read, then (committed, mismatch);
+                                   answer: () until the log is, too: (committed, log start, high watermark, mismatch)
     ("recover", fresh, enough, answer)     () until read, then (thing,), NOTHING when there is none
     ("head", fresh, key, answer)   () until read, then (thing,)
     ("put", fresh, thing, answer)  "" until there is one
@@ -259,7 +260,7 @@ class Driver:
             case events.Head(key=key):
                 return self._asked(writer, ("head", action.epoch == epoch, key, ()))
             case events.Locate():
-                return self._asked(writer, ("locate", action.epoch == epoch, ()))
+                return self._asked(writer, ("locate", action.epoch == epoch, (), ()))
             case events.Recover(enough=enough):
                 return self._asked(writer, ("recover", action.epoch == epoch, enough, ()))
             case events.Commit(offset=offset):
@@ -275,8 +276,8 @@ class Driver:
         return writer
 
     def _asked(self, writer: Writer, request: Fact) -> Writer:
-        """A newer question to Kafka or for a listing takes the place of one that has not been read yet."""
-        kept = tuple(one for one in writer.requests if one[0] != request[0] or one[-1] or request[0] == "put")
+        """A newer question to Kafka or for a listing takes the place of one that nothing has been read for yet."""
+        kept = tuple(one for one in writer.requests if _stays(one, request))
         return writer._replace(requests=(*kept, request))
 
     def _dropped(self, writer: Writer, effects: list[Effect]) -> Writer:
@@ -303,6 +304,12 @@ class Driver:
             else:
                 kept.append(request)
         return (writer._replace(requests=tuple(kept)), facts) if facts else (writer, facts)
+
+
+def _stays(asked: Fact, newer: Fact) -> bool:
+    """Whether a request goes on beside a newer one."""
+    is_read = asked[-1] or (asked[0] == "locate" and asked[2])
+    return asked[0] != newer[0] or asked[0] == "put" or bool(is_read)
 
 
 def without(writer: Writer, number: int) -> Writer:

@@ -1,8 +1,8 @@
 """Everything that can happen next in a bounded world.
 
-Owns: the moves of writers that are in the group, and the whole as `search` sees it. Does not own: the writers'
-decisions (`driver`), what a move does to the world (`ground`), starts (`launching`), the rest (`surroundings`), the
-walk (`search`).
+Owns: what a writer may do for all that it knows, its requests and polls, and the whole as `search` sees it. Does not
+own: the writers' decisions (`driver`), what a move does to the world (`ground`), starts (`launching`), the group
+(`membership`), the rest (`surroundings`), the walk (`search`).
 
 Faults use up a budget; all else is fair, but for what may come and need not: puts and commits that were given up. By
 budget: `crash`; `zombie` (the partition goes to another writer, the owner does not notice); `revoke`; `pressure`;
@@ -13,7 +13,7 @@ reset to anything unsigned); `grow`, `trim`, `loss` (the log); `recreate` (the t
 
 A commit lands at once or fails; whether its answer is lost makes no difference, it is made again either way. A HEAD
 that finds an object is one move: objects never change, so reading it earlier makes no difference; one that finds
-nothing is two, since the answer may be old when it arrives.
+nothing is two, since the answer may be old when it arrives. So are the two questions of a locate where the log moves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.exploration.clock import waits
 from tests.exploration.driver import answered, without
 from tests.exploration.ground import Ground
 from tests.exploration.launching import Launching
+from tests.exploration.membership import Membership
 from tests.exploration.moves import FREE, Move, pay
 from tests.exploration.surroundings import Surroundings
 from tests.exploration.telling import tell
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from consumer.chain import Chain
-    from tests.exploration.moves import States
+from tests.exploration.moves import States
 
 
 class Exploration:
@@ -46,7 +47,9 @@ class Exploration:
         self.attempted = ""
         self.ground = Ground(world)
         self._faults = self.ground.faults
+        self._log_moves = not {"grow", "trim", "loss", "recreate", "lag"}.isdisjoint(world.budgets)
         self._launching = Launching(self.ground, self._faults)
+        self._membership = Membership(self.ground)
         self._surroundings = Surroundings(self.ground, self._faults)
         self._moves: dict[tuple[int, int], tuple[Move, ...]] = {}
 
@@ -86,12 +89,12 @@ class Exploration:
         return goal != "stored" and all(self._has_stopped(state, number) for number in state.writers)
 
     def _has_stopped(self, state: State, number: int) -> bool:
-        """Stalled, refused or without the partition; or at the end of a log that is not the chain's."""
+        """Stalled, refused, or idle beside an owner; or at the end of a log that is not the chain's."""
         writer = self.ground.tables.writers[number]
         if writer.stage == Stage.ACTIVE:
             waits_for_more = state.topic != 0 and writer.position == state.log_end
             return waits_for_more or self.ground.tables.chains[writer.chain].phase is Phase.STALLED
-        return writer.stage in (Stage.REFUSED, Stage.IDLE)
+        return writer.stage == Stage.REFUSED or (writer.stage == Stage.IDLE and state.owner != NOBODY)
 
     def describe(self, state: State) -> str:
         return tell(self.ground, state)
@@ -102,23 +105,23 @@ class Exploration:
         if writer.stage in (Stage.DOWN, Stage.STARTING):
             yield from self._launching.moves(index, writer)
         elif writer.stage == Stage.IDLE:
-            yield Move(f"{'ab'[index]} is assigned", self._assign)
-            yield from self._faults(index, "zombie", self._take_over)
+            yield Move(f"{'ab'[index]} is assigned", self._membership.assign)
+            yield from self._faults(index, "zombie", self._membership.take_over)
         elif writer.stage == Stage.ACTIVE:
             yield from self._of_active(index, writer)
         if writer.stage in (Stage.STARTING, Stage.ACTIVE):
-            yield from self._faults(index, "crash", self._crash)
+            yield from self._faults(index, "crash", self._membership.crash)
 
     def _of_active(self, index: int, writer: Writer) -> Iterator[Move]:
         name, driver = "ab"[index], self.ground.drivers[index]
         stands = driver.chain(writer)
         if writer.noted != NOWHERE:
-            yield Move(f"{name}'s commit lands", self._commit)
+            yield Move(f"{name}'s commit lands", self._membership.commit)
         if stands.draining:
-            yield Move(f"{name} gives the partition back", self._give_back)
+            yield Move(f"{name} gives the partition back", self._membership.give_back)
         else:
-            yield from self._faults(index, "revoke", self._revoke)
-            yield Move(f"{name} wakes and is revoked", self._wake)
+            yield from self._faults(index, "revoke", self._membership.revoke)
+            yield Move(f"{name} wakes and is revoked", self._membership.wake)
         if stands.phase is Phase.CLOSED:
             return
         for number, request in enumerate(writer.requests):
@@ -152,9 +155,11 @@ class Exploration:
             }[kind]
             told = (*fact[:2], fact[2][0]) if kind in ("recover", "head") else fact
             yield Move(f"{name} hears: {kind} {answer}", self._deliver, (number, told))
+        elif kind == "locate" and not rest[0]:
+            yield Move(f"{name}'s question for the group's offset is read", self._locate, (number,))
         elif kind == "locate":
-            yield Move(f"{name}'s question to Kafka is read", self._locate, (number, 0))
-            yield from self._faults(index, "lag", self._locate, number, 1)
+            yield Move(f"{name}'s question for the log is read", self._read_log, (number, 0))
+            yield from self._faults(index, "lag", self._read_log, number, 1)
         elif kind == "recover":
             yield Move(f"{name}'s listing is read", self._recover, (number,))
         elif kind == "head":
@@ -177,11 +182,19 @@ class Exploration:
     def _answered(self, state: State, index: int, number: int, answer: object) -> State:
         return self.ground.with_writer(state, index, answered(self.ground.writer(state, index), number, answer))
 
-    def _locate(self, state: State, index: int, number: int, lag: int) -> States:
-        """Identity, the group's offset and the log's range, in one moment."""
+    def _locate(self, state: State, index: int, number: int) -> States:
+        """Identity and the group's offset; the log's range is asked for afterwards, and may be another by then."""
+        read = (state.committed, self.world.knows_topic_ids and state.topic != 0)
+        writer = self.ground.writer(state, index)
+        request = ("locate", self._request(state, index, number)[1], read, ())
+        requests = (*writer.requests[:number], request, *writer.requests[number + 1 :])
+        state = self.ground.with_writer(state, index, writer._replace(requests=requests))
+        return (state,) if self._log_moves else self._read_log(state, index, number, 0)
+
+    def _read_log(self, state: State, index: int, number: int, lag: int) -> States:
+        committed, mismatch = self._request(state, index, number)[2]
         high_watermark = max(state.log_start, state.log_end - lag)
-        mismatch = self.world.knows_topic_ids and state.topic != 0
-        return (self._answered(state, index, number, (state.committed, state.log_start, high_watermark, mismatch)),)
+        return (self._answered(state, index, number, (committed, state.log_start, high_watermark, mismatch)),)
 
     def _recover(self, state: State, index: int, number: int) -> States:
         enough = self._request(state, index, number)[2]
@@ -248,44 +261,3 @@ class Exploration:
             if state.flying or any(other.stage == Stage.ACTIVE for other in others):
                 return ()
         return self._feed(state, index, ("tick", seconds))
-
-    # ---- the group ---------------------------------------------------------------------------------------------------
-
-    def _assign(self, state: State, index: int) -> States:
-        if state.owner != NOBODY or state.predecessor:
-            return ()
-        number, effects = self.ground.drivers[index].assigned(state.writers[index])
-        state = self.ground.with_writer(state._replace(owner=index), index, number)
-        return (self.ground.affected(state, index, effects),)
-
-    def _take_over(self, state: State, index: int) -> States:
-        """The owner does not notice: its commits are refused from now on."""
-        if state.owner in (NOBODY, index):
-            return ()
-        former = self.ground.writer(state, state.owner)
-        state = self.ground.with_writer(state, state.owner, former._replace(noted=NOWHERE))
-        return self._assign(state._replace(owner=NOBODY), index)
-
-    def _revoke(self, state: State, index: int) -> States:
-        return self._feed(state, index, ("drain",)) if state.owner == index else ()
-
-    def _wake(self, state: State, index: int) -> States:
-        """A zombie hears of the revocation as if all were well."""
-        return self._feed(state, index, ("drain",)) if state.owner != index else ()
-
-    def _give_back(self, state: State, index: int) -> States:
-        """Drained, or out of time: what is left is abandoned."""
-        return (self._left(state, index, Stage.IDLE, self.ground.writer(state, index).incarnation),)
-
-    def _crash(self, state: State, index: int) -> States:
-        return (self._left(state, index, Stage.DOWN, self.ground.writer(state, index).incarnation + 1),)
-
-    def _left(self, state: State, index: int, stage: int, incarnation: int) -> State:
-        number, effects = self.ground.drivers[index].given_up(state.writers[index], stage, incarnation)
-        if state.owner == index:
-            state = state._replace(owner=NOBODY)
-        return self.ground.affected(self.ground.with_writer(state, index, number), index, effects)
-
-    def _commit(self, state: State, index: int) -> States:
-        """One that failed before is made again."""
-        return (self.ground.landed_commit(state, index),)
