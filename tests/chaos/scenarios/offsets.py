@@ -29,17 +29,17 @@ GROUP_GONE_SECONDS = 30.0  # above any session time-out here
 
 @scenario(
     "offsets-deleted",
-    "The group's offsets are deleted by Kafka's tool while the replicas are stopped, then the whole group while they"
-    " are frozen with records in their hands; while they run Kafka refuses both. Load all along.",
+    "The group's offsets are deleted by Kafka's tool while no replica runs, then the whole group while both are frozen"
+    " with records in their hands; while they run Kafka refuses either. Load all along.",
     partitions=PARTITIONS,
     settings={"KAFKA_SESSION_TIMEOUT_SECONDS": "3"},
 )
 async def offsets_deleted(arena: Arena) -> None:
     async with arena.load(3000):
-        await _stored_by_two(arena)
+        await _stored_by(arena, 1)
         await arena.stop(*arena.running())
         await _delete_offsets(arena)
-        first, second = await _stored_by_two(arena)
+        first, second = await _stored_by(arena, 2)
         await _refused_while_running(arena)
         for frozen in (first, second):
             frozen.send(signal.SIGSTOP)
@@ -54,22 +54,21 @@ async def offsets_deleted(arena: Arena) -> None:
 @scenario(
     "offsets-deleted-log-moved",
     "The log's start is moved into the middle of an object and the group's offsets are deleted, once after an orderly"
-    " stop, once after both replicas were killed. Load all along.",
+    " stop, once after two replicas were killed. Load all along.",
     ci=True,
     partitions=PARTITIONS,
     settings={"KAFKA_SESSION_TIMEOUT_SECONDS": "3"},
 )
 async def offsets_deleted_log_moved(arena: Arena) -> None:
     async with arena.load(3000):
-        await _stored_by_two(arena)
+        await _stored_by(arena, 1)
         await arena.stop(*arena.running())
         await _move_log_starts(arena)
         await _delete_offsets(arena)
-        first, second = await _stored_by_two(arena)
-        arena.kill(first, second)
+        arena.kill(*await _stored_by(arena, 2))
         await _delete_group(arena)
         await _move_log_starts(arena)
-        await _stored_by_two(arena)
+        await _stored_by(arena, 1)
     await arena.proven()
 
 
@@ -82,12 +81,12 @@ async def offsets_deleted_log_moved(arena: Arena) -> None:
 async def offsets_reset(arena: Arena) -> None:
     resets = []
     async with arena.load(3000):
-        await _stored_by_two(arena)
-        for how in ("--to-earliest", "--to-latest", "--shift-by", "--to-offset"):
+        await _stored_by(arena, 1)
+        for how in ("--to-earliest", "--to-latest", "--shift-by", "--from-file"):
             await arena.stop(*arena.running())
             ends = await chain_ends(arena.s3, arena.bucket)
             reset = await _reset(arena, how)
-            resets.append((await _stored_by_two(arena), reset, ends))
+            resets.append((await _stored_by(arena, 1), reset, ends))
     await arena.proven()
     for replicas, reset, ends in resets:
         _told_of(replicas, reset, ends)
@@ -144,12 +143,12 @@ async def _first_members(arena: Arena) -> list[ServiceProcess]:
 # ---- acts ------------------------------------------------------------------------------------------------------------
 
 
-async def _stored_by_two(arena: Arena) -> tuple[ServiceProcess, ServiceProcess]:
-    """Two fresh replicas, once they have put some objects a partition."""
-    first, second = arena.consumer(), arena.consumer()
-    await arena.assigned(first, second)
+async def _stored_by(arena: Arena, count: int) -> list[ServiceProcess]:
+    """So many fresh replicas, once they have put some objects a partition."""
+    replicas = [arena.consumer() for _ in range(count)]
+    await arena.assigned(*replicas)
     await arena.objects_grow(2 * PARTITIONS)
-    return first, second
+    return replicas
 
 
 async def _tool(arena: Arena, *arguments: str, main_class: str = CONSUMER_GROUPS) -> str:
@@ -210,21 +209,24 @@ async def _reset(arena: Arena, how: str) -> dict[int, int]:
     """Reset every partition's offset; where to, as the group has it then, unsigned."""
     spans = await _spans(arena)
     topic = arena.topic
-    if how == "--to-offset":  # somewhere in an object of each
-        for partition, chain in spans.items():
-            at = str(_within(arena, chain, newest=len(chain)))
-            await _tool(arena, "--topic", f"{topic}:{partition}", "--reset-offsets", how, at, "--execute")
-    else:
-        by = [str(-arena.random.randrange(50, 500))] if how == "--shift-by" else []
-        await _tool(arena, "--topic", topic, "--reset-offsets", how, *by, "--execute")
+    where: list[str] = []
+    if how == "--from-file":  # into an object of each partition
+        file = arena.folder / "offsets.csv"
+        into = {partition: _within(arena, chain, newest=len(chain)) for partition, chain in spans.items()}
+        file.write_text("".join(f"{topic},{partition},{offset}\n" for partition, offset in into.items()))
+        where = [str(file)]
+    elif how == "--shift-by":
+        where = [str(-arena.random.randrange(50, 500))]
+    topics = [] if how == "--from-file" else ["--topic", topic]
+    said = await _tool(arena, *topics, "--reset-offsets", how, *where, "--execute")
     found = await arena.kafka.committed(arena.group, topic)
-    assert sorted(found) == sorted(spans), f"after {how} the group has {found}"
+    assert sorted(found) == sorted(spans), f"after {how} the group has {found}: {said}"
     signed = [partition for partition, committed in found.items() if committed.metadata]
     assert not signed, f"{how} left the offsets of {signed} as they were: {found}"
     return {partition: committed.offset for partition, committed in found.items()}
 
 
-def _told_of(replicas: tuple[ServiceProcess, ...], reset: Mapping[int, int], ends: Mapping[int, int]) -> None:
+def _told_of(replicas: Sequence[ServiceProcess], reset: Mapping[int, int], ends: Mapping[int, int]) -> None:
     """Each partition's foreign offset was named in a warning, with the chain's end that counts instead."""
     told = {
         (line["partition"], line["committed"], line["chain_end"])
