@@ -1,7 +1,7 @@
 """An oracle for exactly-once: what the topic holds against what the bucket holds, sharing no code with the consumer.
 
 Owns: the verdict on chains, bodies, quarantine and commits, record by record. Does not own: how bodies and lines are
-read (`oracle_reading`, also its own), the use of the verdict (tests assert).
+read (`oracle_reading`, `oracle_objects`, its own too), the use of the verdict (tests assert).
 
 What it holds against the consumer (design §5, §6): per partition the objects form a chain from the origin, without gap
 or overlap; each record of the topic in a range stands in its object as a line, in offset order, or in the quarantine
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from demo import buckets
+from tests import oracle_objects as objects
 from tests import oracle_reading as reading
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class _Court:
         self._prefix = prefix
         self._topic = topic
         self._may_lose = may_lose
-        self._layout: reading.Layout | None = None
+        self._layout: objects.Layout | None = None
         self._origins: Mapping[int, int] = {}
         self._named: set[str] = set()
         self._chains: dict[int, list[StoredObject]] = {}
@@ -169,7 +170,7 @@ class _Court:
             if self.main:
                 self._fault("there are objects, but no layout.json")
             return
-        self._layout = reading.Layout(json.loads(layout.body))
+        self._layout = objects.Layout(json.loads(layout.body))
         written = {partition: start for partition, start in self._layout.origins.items() if start}
         wanted = {partition: start for partition, start in origins.items() if start}
         if written != wanted:
@@ -217,10 +218,10 @@ class _Court:
         self.verdict.quarantined += len(aside)
         self.verdict.consumed += len(records)
         self.verdict.lost += lost
-        faults = reading.metadata_faults(stored, body=body, lines=len(lines), aside=len(aside), records=records)
+        faults = objects.metadata_faults(stored, body=body, lines=len(lines), aside=len(aside), records=records)
         if self._layout is not None:
             faults += self._layout.faults(stored, prefix=self._prefix, topic=self._topic, records=records)
-            faults += reading.line_faults(records, lines, aside, format_=self._layout.format, lost=lost)
+            faults += objects.line_faults(records, lines, aside, format_=self._layout.format, lost=lost)
         if lost and not self._may_lose:
             faults.append(f"lost-count {lost}: nothing had to be lost")
         if len(lines) + len(aside) + lost < len(records) or len(lines) + len(aside) > len(records):

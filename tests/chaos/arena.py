@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from demo.kafka_server import KafkaServer
 from tests.chaos import figures
 from tests.chaos.load import Load
+from tests.chaos.replicas import Replicas
 from tests.oracle import Verdict, chain_ends, judge
-from tests.processes import ServiceProcess
 from tests.servers import S3, Kafka, eventually, unique
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 SHUTDOWN_TIMEOUT_SECONDS = 15.0
 CATCH_UP_SECONDS = 60.0
 SAMPLE_SECONDS = 0.5
-SAME_REBALANCE_SECONDS = 0.5
-SIGKILLED = -9
 # Short, so that a scenario fits its budget: what is proven does not hang on them.
 SETTINGS: Mapping[str, str] = {
     "BATCH_MAX_SECONDS": "1",
@@ -44,7 +42,7 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-class Arena:
+class Arena(Replicas):
     """Made by the runner for one scenario; everything in it is that scenario's own, but perhaps the servers."""
 
     def __init__(self, scenario: Scenario, *, kafka: Kafka, s3: S3, proxy: FaultProxy, folder: Path, seed: int) -> None:
@@ -52,12 +50,11 @@ class Arena:
         self.kafka = kafka
         self.s3 = s3
         self.proxy = proxy
-        self.folder = folder
         self.random = random.Random(seed)
         self.topic = unique(scenario.name)
         self.bucket = unique("chaos")
         self.group = unique("group")
-        self.settings: dict[str, str] = {
+        settings = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP_ID": self.group,
@@ -67,13 +64,11 @@ class Arena:
             **SETTINGS,
             **scenario.settings,
         }
-        self.consumers: list[ServiceProcess] = []
+        super().__init__(settings, folder=folder, partitions=scenario.partitions)
         self.loads: list[Load] = []
-        self.figures: dict[str, object] = {}
         self.verdict: Verdict | None = None
         self.earlier: dict[int, list[KafkaRecord]] = {}
         self._seed = seed
-        self._expected_codes: dict[ServiceProcess, int] = {}
         self._sampling: asyncio.Task[None] | None = None
 
     # ---- life (the runner's) ----------------------------------------------------------------------------------------
@@ -100,54 +95,12 @@ class Arena:
             self.peak_memory_bytes()
             await asyncio.sleep(SAMPLE_SECONDS)
 
-    # ---- consumers --------------------------------------------------------------------------------------------------
-
-    def consumer(self, **settings: str) -> ServiceProcess:
-        """Start one; `settings` beside the arena's. It is not waited for: `await it.logged("Partitions assigned")`."""
-        process = ServiceProcess(["consumer"], {**self.settings, **settings}, self.folder)
-        self.consumers.append(process)
-        return process
-
-    async def assigned(self, *consumers: ServiceProcess, count: int = 1) -> None:
-        """Wait until each has been assigned partitions (perhaps none) that many times."""
-        for consumer in consumers:
-            await consumer.logged("Partitions assigned", count=count)
-
-    async def stop(self, *consumers: ServiceProcess) -> float:
-        """SIGTERM to all of them at once: exit code 0 within SHUTDOWN_TIMEOUT_SECONDS each. The longest, in seconds."""
-        began = time.monotonic()
-        longest = 0.0
-        for consumer in consumers:
-            consumer.process.terminate()
-        budget = float(self.settings["SHUTDOWN_TIMEOUT_SECONDS"])
-        for consumer in consumers:
-            code = await consumer.ended(budget + 10)
-            longest = max(longest, time.monotonic() - began)
-            assert code == 0, f"{consumer.log_file.name} ended with {code} on SIGTERM, 0 is expected"
-            assert longest < budget, f"{consumer.log_file.name} took {longest:.1f} s to stop, {budget:g} s are allowed"
-        self.note_longest("stop_seconds", longest)
-        return longest
-
-    def kill(self, *consumers: ServiceProcess) -> None:
-        """SIGKILL, at once; the exit code says so."""
-        for consumer in consumers:
-            consumer.kill()
-            code = consumer.process.returncode
-            assert code == SIGKILLED, f"{consumer.log_file.name} had ended with {code} before it was killed"
-
     async def restart(self, server: KafkaServer | S3Server) -> None:
         """Start a killed or stopped server again, on its data and port; back when it serves. The load runs on."""
         if isinstance(server, KafkaServer):
             await asyncio.to_thread(server.prepare)
         server.spawn()  # from the main thread, see demo.server_process
         await asyncio.to_thread(server.wait_ready)
-
-    def running(self) -> list[ServiceProcess]:
-        return [consumer for consumer in self.consumers if consumer.process.poll() is None]
-
-    def peak_memory_bytes(self) -> int:
-        """The largest resident memory any consumer of this scenario ever had."""
-        return max((consumer.peak_memory_bytes() for consumer in self.consumers), default=0)
 
     # ---- load -------------------------------------------------------------------------------------------------------
 
@@ -180,16 +133,6 @@ class Arena:
             known = {record.offset: record for record in (*self.earlier.get(partition, ()), *records)}
             self.earlier[partition] = [known[offset] for offset in sorted(known)]
 
-    # ---- figures ----------------------------------------------------------------------------------------------------
-
-    def note(self, name: str, value: object) -> None:
-        """A figure for the report; the unit is part of the name (`_seconds`, `_bytes`, plain counts)."""
-        self.figures[name] = round(value, 3) if isinstance(value, float) else value
-
-    def note_longest(self, name: str, seconds: float) -> None:
-        before = self.figures.get(name, 0.0)
-        self.note(name, max(seconds, before if isinstance(before, float) else 0.0))
-
     # ---- waiting and proof ------------------------------------------------------------------------------------------
 
     async def objects_grow(self, count: int = 1, seconds: float = CATCH_UP_SECONDS) -> None:
@@ -203,34 +146,6 @@ class Arena:
 
     async def _object_count(self) -> int:
         return sum("_ticklake/" not in key for key in await self.s3.keys(self.bucket))
-
-    async def counted(self) -> tuple[int, int, int]:
-        """Objects, records in them, rebalances so far (as the log lines of all consumers tell)."""
-        uploaded = [line for consumer in self.consumers for line in consumer.lines("Uploaded")]
-        records = sum(int(str(line["records"])) for line in uploaded)
-        return len(uploaded), records, len(self.rebalances())
-
-    def rebalances(self) -> list[float]:
-        """When each one was: assignments less than half a second apart are one rebalance."""
-        found: list[float] = []
-        lines = [line for consumer in self.consumers for line in consumer.lines("Partitions assigned")]
-        for at in sorted(figures.moment(line) for line in lines):
-            if not found or at - found[-1] > SAME_REBALANCE_SECONDS:
-                found.append(at)
-        return found
-
-    async def spread(self, *consumers: ServiceProcess) -> None:
-        """Wait until these, and only these, have all partitions among them by their latest assignment."""
-
-        def held() -> bool:
-            numbers: list[object] = []
-            for consumer in consumers:
-                lines = consumer.lines("Partitions assigned")
-                latest = lines[-1]["partitions"] if lines else []
-                numbers += latest if isinstance(latest, list) else []
-            return sorted(map(str, numbers)) == sorted(map(str, range(self.scenario.partitions)))
-
-        await eventually(held, "the partitions spread over these consumers", CATCH_UP_SECONDS)
 
     async def caught_up(self, seconds: float = CATCH_UP_SECONDS) -> float:
         """Wait until every chain has reached the log's end of the moment of the call; how long it took, in seconds."""
@@ -277,22 +192,31 @@ class Arena:
         await self.proxy.settled()
         await self.stop(*self.running())
         began = time.monotonic()
-        verdict = await judge(
-            self.kafka,
-            self.s3,
-            topic=self.topic,
-            bucket=self.bucket,
-            prefix=self.settings.get("S3_PREFIX", ""),
-            group=self.group,
-            origins=origins,
-            earlier=self.earlier,
-            may_lose=may_lose,
-        )
+        verdict = await self._judged(origins=origins, may_lose=may_lose)
         self.verdict = verdict
         self.note("oracle_seconds", time.monotonic() - began)
         figures.of_verdict(self, verdict)
         assert verdict.clean(), f"{len(verdict.faults)} faults:\n" + "\n".join(verdict.faults[:40])
         return verdict
+
+    async def inspected(self) -> list[str]:
+        """What is wrong in the bucket of a scenario that did not come to `proven`; its end need not be reached."""
+        verdict = await self._judged(origins=None, may_lose=False, complete=False)
+        return verdict.faults
+
+    async def _judged(self, *, origins: Mapping[int, int] | None, may_lose: bool, complete: bool = True) -> Verdict:
+        return await judge(
+            self.kafka,
+            self.s3,
+            topic=self.topic,
+            bucket=self.bucket,
+            prefix=self.settings.get("S3_PREFIX", ""),
+            complete=complete,
+            group=self.settings["KAFKA_GROUP_ID"],
+            origins=origins,
+            earlier=self.earlier,
+            may_lose=may_lose,
+        )
 
     def remove_data(self) -> None:
         """The bucket's files: of no use once the scenario has passed."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.chaos.servers import Servers
 
 CLOSE_SECONDS = 30.0
+INSPECTION_SECONDS = 60.0
 TAIL_LINES = 25
 FAULTS_SHOWN = 20
 
@@ -80,7 +81,7 @@ async def run(scenario: Scenario, servers: Servers, *, folder: Path, seed: int, 
         outcome.figures, outcome.faults = dict(arena.figures), dict(proxy.counts)
     outcome.seconds = round(time.monotonic() - began, 1)
     if outcome.failure:
-        _tell_all(arena, outcome)
+        await _tell_all(arena, outcome)
     elif not keep:
         arena.remove_data()
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,12 +102,25 @@ def _told(scenario: Scenario, error: Exception) -> str:
     return trace
 
 
-def _tell_all(arena: Arena, outcome: Outcome) -> None:
+async def _inspect(arena: Arena) -> list[str]:
+    """What the oracle thinks of a bucket that the scenario did not bring before it."""
+    if arena.verdict is not None:
+        return []
+    try:
+        async with asyncio.timeout(INSPECTION_SECONDS):
+            faults = await arena.inspected()
+    except Exception as error:  # noqa: BLE001 -- servers may be away, that is no reason to hide the failure itself
+        return [f"the oracle could not look at the bucket: {error!r}"]
+    return ["what the bucket holds so far:", *(faults or ["no fault"])]
+
+
+async def _tell_all(arena: Arena, outcome: Outcome) -> None:
     """Put beside the failure what led to it: faults, the ends of the logs; the journal of faults into its folder."""
     with (arena.folder / "faults.jsonl").open("w") as journal:
         for struck in arena.proxy.journal:
             journal.write(json.dumps(asdict(struck)) + "\n")
     parts = [outcome.failure, f"seed {outcome.seed}", f"bucket as files: {arena.s3.folder(arena.bucket)}"]
+    parts += await _inspect(arena)
     if arena.proxy.journal:
         parts.append("the last faults injected:")
         parts += [
