@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from consumer.chain import Chain
-from tests.exploration.moves import States
+    from tests.exploration.moves import States
 
 
 class Exploration:
