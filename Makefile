@@ -20,8 +20,8 @@ test: ## everything that proves it, on real Kafka and real S3 servers (about 10 
 test-unit: ## the tests that start no server (seconds)
 	$(RUN) dev -m pytest tests/unit
 
-explore: ## every interleaving of bounded worlds over the real chain; DEEP=1 for larger ones
-	$(RUN) dev -m tests.exploration $(if $(DEEP),--deep)
+explore: ## every interleaving of bounded worlds over the real chain; EXPLORE=deep for larger ones
+	$(RUN) dev -m tests.exploration
 
 sim: ## the whole consumer in simulated time; SEEDS=100000 for a long run, SEED=n to replay one
 	$(RUN) dev -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
