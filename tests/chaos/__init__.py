@@ -23,7 +23,13 @@ Decorator: `own_kafka=True`, `own_s3=True` (servers to break: `arena.kafka.serve
 Faults (`faults`, `fault_proxy`): `with arena.proxy.injecting(faults.DENIED, method="PUT", share=0.1, key_part="…",
 times=3, after=2): …`, `arena.proxy.inject(…)` until `.heal()`, `async with arena.proxy.away(): …`. A fault is what the
 client sees and, apart from it, what becomes of the request: `faults.INTERNAL`, `.done()` (happened), `.late(3.0)`.
+`faults.HELD` waits in `proxy.held` until `proxy.release()`.
 
 Figures: `arena.note("recovery_seconds", await arena.caught_up())`. Chance: `arena.random`, seeded. Never sleep to wait
-for something: `tests.servers.eventually`, `process.logged`, `process.ready_reason`.
+for something: `tests.servers.eventually`, `process.logged`, `process.ready_reason`. What this machine cannot run raises
+`registry.NotHereError`: told as skipped.
+
+Of a failure everything is kept (logs, bucket, faults.jsonl, failure.txt with what the oracle saw), of a success the
+figures in report.json and report.md only; `--keep` keeps the rest. The same seed draws the same chances, which meet
+other moments: real processes are not deterministic (`make sim` is).
 """

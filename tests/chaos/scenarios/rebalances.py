@@ -91,7 +91,6 @@ def _note_left_behind(arena: Arena, how: str, before: tuple[int, int, int], afte
 @scenario(
     "scale",
     "One replica under load becomes four, then two; nothing but orderly starts and stops.",
-    ci=True,
     partitions=PARTITIONS,
 )
 async def scale(arena: Arena) -> None:

@@ -154,7 +154,6 @@ async def credentials_renewed(arena: Arena) -> None:
 @scenario(
     "s3-killed",
     "The S3 server is killed with SIGKILL in the middle of puts and started again on its data, twice; two replicas.",
-    ci=True,
     own_s3=True,
 )
 async def s3_killed(arena: Arena) -> None:
