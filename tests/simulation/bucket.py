@@ -118,6 +118,7 @@ class StoreClient:
     ) -> None:
         self.puts: dict[str, int] = {}  # under way, by key: asked for, not answered, or still to land
         self.on_put: Callable[[], None] | None = None  # called when the next put is on its way
+        self.next_put_there: float | None = None  # how long that one takes there
         self._store = store
         self._process = process
         self._weather = weather
@@ -163,6 +164,8 @@ class StoreClient:
     async def _ask(self, call: Call, key: str, serve: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         fate = self._weather.fate(call, loop.time(), self._timeout_seconds)
+        if call is Call.PUT and self.next_put_there is not None:
+            fate, self.next_put_there = Fate(there=self.next_put_there, back=0.0), None
         answer: asyncio.Future[T] = loop.create_future()
         if fate.there is not None:
             loop.call_later(fate.there, self._arrive, fate, f"{call} {key}", serve, answer, context=context_of())

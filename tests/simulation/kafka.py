@@ -45,9 +45,10 @@ class CommitRequest:
 class Brokers:
     """What the whole of Kafka is like."""
 
-    def __init__(self, random: Random, *, roughness: float, latency_seconds: float) -> None:
+    def __init__(self, random: Random, *, roughness: float, poll_roughness: float, latency_seconds: float) -> None:
         self.random = random
         self.roughness = roughness
+        self.poll_roughness = poll_roughness  # of polls that brought something: it is lost
         self.latency_seconds = latency_seconds  # of a request and its answer, on average
         self.away_until = 0.0  # no answer to anything
         self.loading_until = 0.0  # the group's coordinator has moved and reads its log
@@ -229,7 +230,7 @@ class SimulatedSource(FakeSource):
                 self._auditor.seen["poll failed"] += 1
                 raise SourceError("a poll failed")
             items = await super().poll(wanted, timeout_seconds)
-            if items and self._brokers.mishap():
+            if items and self._brokers.random.random() < self._brokers.poll_roughness:
                 self._auditor.seen["poll failed, what it had drained is lost"] += 1
                 raise SourceError("a poll failed, what it had drained is lost")
             self._on_polled(items)

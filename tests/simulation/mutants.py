@@ -166,13 +166,6 @@ MUTANTS: Final = (
         now="if False:",
     ),
     Mutant(
-        name="losses are skipped without waiting",
-        place=_Turn,
-        function="_begin",
-        was="elif not self.chain.loss_waited:",
-        now="elif False:",
-    ),
-    Mutant(
         name="what is buffered survives an adoption",
         place=_Turn,
         function="_adopt",

@@ -47,6 +47,7 @@ class Plan:
     kafka_latency_seconds: float
     store_roughness: float
     kafka_roughness: float
+    poll_roughness: float  # how often what a poll had drained is lost
     late_seconds: float
     freeze_seconds: float  # at most
 
@@ -100,6 +101,7 @@ def draw_plan(random: Random) -> Plan:
         kafka_latency_seconds=random.choice((0.005, 0.05, 0.3)),
         store_roughness=random.choice((0.0, 0.05, 0.2, 0.5)),
         kafka_roughness=random.choice((0.0, 0.02, 0.1)),
+        poll_roughness=random.choice((0.0, 0.05, 0.4)),
         late_seconds=late,
         freeze_seconds=freeze,
     )

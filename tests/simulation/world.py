@@ -79,7 +79,12 @@ class World:
             latency_seconds=plan.store_latency_seconds,
             late_seconds=plan.late_seconds,
         )
-        self.brokers = Brokers(random, roughness=plan.kafka_roughness, latency_seconds=plan.kafka_latency_seconds)
+        self.brokers = Brokers(
+            random,
+            roughness=plan.kafka_roughness,
+            poll_roughness=plan.poll_roughness,
+            latency_seconds=plan.kafka_latency_seconds,
+        )
         self.coordinator = Coordinator(
             self.topic.log,
             brokers=self.brokers,
@@ -264,6 +269,7 @@ class World:
             member = self._random.choice(self.members)
             if self._random.random() < 0.5:
                 member.client.on_put = lambda: self._kill(member) if member in self.members else None
+                self._hold_next_put(member)
             else:
                 self._kill(member)
             self._replace()
@@ -278,8 +284,15 @@ class World:
             member = self._random.choice(awake)
             if self._random.random() < 0.6:
                 member.client.on_put = lambda: self._freeze(member)
+                self._hold_next_put(member)
             else:
                 self._freeze(member)
+
+    def _hold_next_put(self, member: Member) -> None:
+        """Let it land when another may have taken over, who knows nothing of it."""
+        if self.plan.late_seconds > self.plan.session_seconds and self._random.random() < 0.7:
+            plan = self.plan
+            member.client.next_put_there = plan.session_seconds + self._random.uniform(0.0, 2 * plan.rebalance_seconds)
 
     def _awake(self) -> list[Member]:
         return [member for member in self.members if not self._loop.is_frozen(member.name)]
@@ -368,14 +381,14 @@ class World:
         self.tell("from here on all is well")
         self._is_fair = True
         self.weather.change(Sky.CLEAR, 0.0)
-        self.weather.roughness = self.brokers.roughness = 0.0
+        self.weather.roughness = self.brokers.roughness = self.brokers.poll_roughness = 0.0
         self.weather.latency_seconds = self.brokers.latency_seconds = FAIR_LATENCY_SECONDS
         self.brokers.away_until = self.brokers.loading_until = 0.0
         self.brokers.lagging.clear()
         for partition in range(len(self.topic)):
             self._heal_offset(partition)
         for member in self.members:
-            member.client.on_put = None
+            member.client.on_put = member.client.next_put_there = None
             if self._loop.is_frozen(member.name):
                 self._thaw(member, bool(member.client.puts))
         if not any(member.stop_asked_at is None for member in self.members):
