@@ -18,6 +18,7 @@ LONGEST = str((1 << 63) - 1)
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 LAST_MS = 253402300799999  # 9999-12-31T23:59:59.999Z
+SPARSE_FROM_MS = 946684800000  # 2000-01-01T00:00:00Z
 
 CALENDAR_AGE_SECONDS = 5.0
 CALENDAR_SHARE = 16
@@ -28,7 +29,8 @@ BURST = 40_000
 
 @scenario(
     "interleaved-hours",
-    "Timestamps of several hours and days, of 0 and of the year 9999 lie mixed: no storm of tiny objects.",
+    "Timestamps of several hours and days, of 0 and of the year 9999 lie mixed, or each record is an hour after the one"
+    " before: no storm of tiny objects.",
     partitions=PARTITIONS,
     topic_config={
         "message.timestamp.after.max.ms": LONGEST,
@@ -42,7 +44,7 @@ BURST = 40_000
     },
 )
 async def interleaved_hours(arena: Arena) -> None:
-    """The bound (design §5, §6.3). Most neighbours are of different hours: without a rule each would be cut.
+    """The bound (design §5, §6.3). Without a rule each record of a later hour would begin an object.
 
     A batch is sealed by its own age (10 s here), by a later hour once it is 5 s old or holds 1/16 of a limit, by a full
     limit, or once at the end of an assignment. So an object is 5 s old, or holds L/16 records (the values are small:
@@ -57,9 +59,9 @@ async def interleaved_hours(arena: Arena) -> None:
     began = time.monotonic()
     written = 0
     while time.monotonic() - began < INTERLEAVED_SECONDS:
-        written += await _produce_interleaved(arena, 2000)
+        written += await _produce_interleaved(arena, 2000, begin=written)
     arena.kill(first)
-    written += await _produce_interleaved(arena, BURST)  # more than batches may hold, there at once
+    written += await _produce_interleaved(arena, BURST, begin=written)  # more than batches may hold, there at once
     second = arena.consumer()
     verdict = await arena.proven()
     seconds = time.monotonic() - began
@@ -71,17 +73,23 @@ async def interleaved_hours(arena: Arena) -> None:
     assert verdict.objects <= bound, f"{verdict.objects} objects, {bound:.0f} are allowed"
 
 
-async def _produce_interleaved(arena: Arena, count: int) -> int:
-    """That many records, each of an hour of its own choice; the number of them."""
+async def _produce_interleaved(arena: Arena, count: int, *, begin: int) -> int:
+    """That many records from the number `begin` on; how many. Half of the partitions hold hours in any order, the other
+    half an hour a record: there each record is of a later hour than the one before."""
     dice, now = arena.random, int(time.time() * 1000)
 
-    def timestamp() -> int:
+    def timestamp(n: int) -> int:
+        if n % PARTITIONS < PARTITIONS // 2:
+            return SPARSE_FROM_MS + n * HOUR_MS
         draw = dice.random()
         if draw < 0.02:
             return dice.choice((0, 1, LAST_MS, LAST_MS + 1))
         return now + dice.randint(-3, 3) * HOUR_MS + (dice.randint(-3, 3) * DAY_MS if draw < 0.3 else 0)
 
-    records = [Produced(value=b'{"n":%d}' % n, partition=n % PARTITIONS, timestamp=timestamp()) for n in range(count)]
+    records = [
+        Produced(value=b'{"n":%d}' % n, partition=n % PARTITIONS, timestamp=timestamp(n))
+        for n in range(begin, begin + count)
+    ]
     return len(await arena.kafka.produce(arena.topic, records))
 
 
