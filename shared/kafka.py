@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 
+from shared import kafka_transport
 from shared.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ CONNECTION_VARIABLES: Final = "KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL,
 def connection_options(settings: KafkaSettings) -> dict[str, object]:
     """bootstrap_servers, security_protocol, ssl_context and sasl_* for AIOKafkaConsumer, -Producer and -AdminClient.
 
-    Raises SettingsError when a certificate cannot be used.
+    Raises SettingsError when a certificate cannot be used. Whoever asks is about to make a client: on uvloop those need
+    `kafka_transport`.
     """
+    kafka_transport.mend()
     options: dict[str, object] = {
         "bootstrap_servers": [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         "security_protocol": settings.kafka_security_protocol,
