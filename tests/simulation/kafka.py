@@ -195,6 +195,7 @@ class SimulatedSource(FakeSource):
         self._beating = asyncio.create_task(self._beat(), name="fake heartbeat")
 
     async def leave(self) -> None:
+        self.polled_at = None  # nobody polls any more
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait([self._beating])
@@ -280,7 +281,7 @@ class SimulatedSource(FakeSource):
         if accepted:
             self._auditor.seen["commit landed under a newer generation"] += request.sent_in != request.asked_in
             self._auditor.seen["commit landed after it was given up"] += answer.done()
-            late = asyncio.get_running_loop().time() - request.asked_at > PROMPT_SECONDS
+            late = answer.done() or asyncio.get_running_loop().time() - request.asked_at > PROMPT_SECONDS
             self._auditor.commit_lands(self._process, request.offsets, before=self._group.offsets, late=late)
             self._group.offsets.update(request.offsets)
         if not answer.done() and not self._brokers.mishap():

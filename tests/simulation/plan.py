@@ -107,13 +107,14 @@ def draw_plan(random: Random) -> Plan:
     )
 
 
-def draw_configuration(random: Random, keys: KeyTemplate) -> Configuration:
+def draw_configuration(random: Random, keys: KeyTemplate, *, batch_seconds: float | None = None) -> Configuration:
     """What one process gets: limits differ between members, as in a rolling deploy that changes them."""
+    drawn_seconds = random.choice((1.0, 5.0, 15.0, LONG_SECONDS))
     return Configuration(
         limits=Limits(
             records=random.choice((1, 3, 10, 1000)),
             bytes=random.choice((200, 2_000, 1_000_000)),
-            seconds=random.choice((1.0, 5.0, 15.0, LONG_SECONDS)),
+            seconds=drawn_seconds if batch_seconds is None else batch_seconds,
             bucket=keys.bucket,
         ),
         memory_bytes=random.choice((1_500, 4_000, 20_000, 1 << 24)),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
+    from tests.simulation.member import Configuration
     from tests.simulation.processes import ProcessLoop
 
 MAX_RECORDS: Final = 250
@@ -168,9 +169,11 @@ class World:
 
     # ---- processes ---------------------------------------------------------------------------------------------------
 
-    def _start_member(self) -> None:
+    def _start_member(self, configuration: Configuration | None = None) -> None:
         self._names += 1
-        member = Member(f"m{self._names}", self._around, draw_configuration(self._random, self.plan.keys))
+        if configuration is None:
+            configuration = draw_configuration(self._random, self.plan.keys)
+        member = Member(f"m{self._names}", self._around, configuration)
         member.task.add_done_callback(lambda _: self._ended(member))
         self.members.append(member)
         self.tell(f"{member.name} starts: {member.configuration.told}")
@@ -398,10 +401,19 @@ class World:
         began = self._loop.time()
         await self._until(self._all_taken, self.fair_seconds, "everything read, and stored where time seals")
         self.seen["fair seconds"] += round(self._loop.time() - began)
+        await self._stop_all()
+        if any(self.auditor.not_stored(partition) for partition in range(len(self.topic))):
+            # A last put that met another's object leaves what was open behind it to the next owner.
+            self.seen["left for the next owner"] += 1
+            self._start_member(draw_configuration(self._random, self.plan.keys, batch_seconds=1.0))
+            await self._until(self._all_taken, self.fair_seconds, "what was left for the next owner is stored")
+            await self._stop_all()
+        self._check_end()
+
+    async def _stop_all(self) -> None:
         for member in list(self.members):
             self._stop(member)
         await self._until(lambda: not self.members, GRACE_SECONDS, "everybody stopped")
-        self._check_end()
 
     def _all_taken(self) -> bool:
         return all(self._is_taken(partition) for partition in range(len(self.topic)))
