@@ -86,9 +86,7 @@ class Arena(Replicas):
         for consumer in self.consumers:
             consumer.__exit__(None, None, None)
         for load in self.loads:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(10):
-                    await load.stop()
+            await load.abandon()
 
     async def _sample_memory(self) -> None:
         while True:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.02
 MAX_LAG_SECONDS = 2.0  # what a held-up harness makes good at most; without a bound an outage would end in a burst
+STOP_SECONDS = 5.0
 REQUEST_TIMEOUT_SECONDS = 120.0  # above any outage of the broker in a scenario
 PADDING_POOL_BYTES = 1 << 16
 
@@ -72,13 +73,26 @@ class Load:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        if kind is None:
+            await self.stop()
+        else:
+            await self.abandon()  # the failure is the news; the broker may never acknowledge anything again
 
     async def stop(self) -> None:
-        """No more records; back when the broker has acknowledged all there were. May be called again."""
+        """No more records; back when the broker has acknowledged all there were."""
         self._stop.set()
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task})
+            if not self._task.cancelled():
+                self._task.result()
+
+    async def abandon(self) -> None:
+        """No more records, and no waiting for what the broker has not acknowledged. May be called at any time."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=STOP_SECONDS + 1)
+        for waiting in self._waiting:
+            waiting.cancel()
 
     async def _run(self) -> None:
         producer = AIOKafkaProducer(
@@ -107,7 +121,7 @@ class Load:
                 await asyncio.wait(set(self._waiting), timeout=REQUEST_TIMEOUT_SECONDS)
         finally:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(STOP_SECONDS):
                     await producer.stop()
 
     async def _send(self, producer: AIOKafkaProducer, partition: int, count: int) -> None:

@@ -28,7 +28,7 @@ from tests.processes import ServiceProcess
 from tests.servers import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.servers import S3, Kafka
@@ -237,6 +237,25 @@ async def test_the_load_says_who_each_record_is(kafka: Kafka) -> None:
             ("mine", partition, n) for n in range(len(told))
         ]
         assert all(len(record.value or b"") == 300 for record in read[partition])
+
+
+async def test_a_failure_under_load_is_told_at_once_even_when_the_broker_is_gone(
+    new_kafka: Callable[[], Kafka],
+) -> None:
+    kafka = new_kafka()
+    topic = await kafka.create_topic()
+    load = Load(kafka.bootstrap_servers, topic, partitions=[0], records_per_second=100)
+
+    async def act() -> None:
+        async with load:
+            await eventually(lambda: load.acknowledged > 0, "records acknowledged", SECONDS)
+            kafka.server.kill()
+            sent = load.sent
+            await eventually(lambda: load.sent > sent, "records nobody takes", SECONDS)
+            raise ValueError("the scenario's own failure")
+
+    with pytest.raises(ValueError, match="the scenario's own failure"):
+        await asyncio.wait_for(act(), 2 * SECONDS)
 
 
 def test_hand_overs_are_read_off_the_log_lines(tmp_path: Path) -> None:
