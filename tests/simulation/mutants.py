@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """`was` becomes `now` in the source of `function`, which lives in `place`, a class or the module that calls it."""
+    """`was` becomes `now` in the source of `function`, which lives in `place`, a class or the module that calls it.
+
+    `first` is the seed to look from: a bug that shows only when several rare things meet (one world in some hundreds)
+    is looked for where it was seen, so that the tests need not run all the worlds before.
+    """
 
     name: str
     place: Any
     function: str
     was: str
     now: str
+    first: int = 0
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -66,6 +71,7 @@ MUTANTS: Final = (
         function="_give_back",
         was="self._committer.forget(partition.number for partition in going)",
         now="pass",
+        first=300,
     ),
     Mutant(
         name="a body is sealed before what waits is in it",
@@ -171,5 +177,6 @@ MUTANTS: Final = (
         function="_adopt",
         was="self._drop()",
         now="self._set(chunk=None, asking=False)",
+        first=430,
     ),
 )
