@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from demo import environment, installation, kafka_server, s3_server
-from demo.buckets import S3Access
+from demo import environment, kafka_server
 from demo.server_process import ServerError
-from tests.servers import S3, Kafka, unique
+from tests.servers import S3, Kafka, make_s3, unique
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,25 +80,15 @@ def group() -> str:
     return unique("group")
 
 
-def start_s3(name: str, folder: Path) -> S3:
-    """A running S3 server of that name; the caller stops it."""
-    server: s3_server.S3Server
-    if name == "versitygw":
-        server = s3_server.VersityGateway(s3_server.versitygw_binary(), folder)
-    else:
-        server = s3_server.MiniStack(installation.ensure("s3"), folder)
-    access = S3Access(
-        endpoint_url=server.endpoint_url,
-        access_key=s3_server.ACCESS_KEY,
-        secret_key=s3_server.SECRET_KEY,
-        region=s3_server.REGION,
-    )
+def start_s3(kind: str, folder: Path) -> S3:
+    """A running S3 server of that kind; the caller stops it."""
+    s3 = make_s3(kind, folder)
     try:
-        server.start()
+        s3.server.start()
     except ServerError:
-        server.stop()
+        s3.server.stop()
         raise
-    return S3(server, access)
+    return s3
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from demo import buckets
+from demo import buckets, installation, s3_server
+from demo.buckets import S3Access
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from demo.buckets import S3Access
     from demo.kafka_server import KafkaServer
     from demo.s3_server import S3Server
 
@@ -267,6 +267,22 @@ class S3:
         keys = await self.keys(bucket, prefix)
         async with buckets.client(self.access) as client:
             return dict(zip(keys, await asyncio.gather(*(read(client, key) for key in keys)), strict=True))
+
+
+def make_s3(kind: str, folder: Path) -> S3:
+    """An S3 server, `ministack` or `versitygw`, with its data in the folder; the caller starts and stops it."""
+    server: S3Server
+    if kind == "versitygw":
+        server = s3_server.VersityGateway(s3_server.versitygw_binary(), folder)
+    else:
+        server = s3_server.MiniStack(installation.ensure("s3"), folder)
+    access = S3Access(
+        endpoint_url=server.endpoint_url,
+        access_key=s3_server.ACCESS_KEY,
+        secret_key=s3_server.SECRET_KEY,
+        region=s3_server.REGION,
+    )
+    return S3(server, access)
 
 
 class _Body(Protocol):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from demo import installation, kafka_server, s3_server
-from demo.buckets import S3Access
-from tests.servers import S3, Kafka
+from demo import kafka_server
+from tests.servers import S3, Kafka, make_s3
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,17 +70,6 @@ class Servers:
 
     def _new_s3(self) -> S3:
         folder = self._folder / f"{self.kind}-{len(list(self._folder.glob(f'{self.kind}-*')))}"
-        server: s3_server.S3Server
-        if self.kind == "versitygw":
-            server = s3_server.VersityGateway(s3_server.versitygw_binary(), folder)
-        else:
-            server = s3_server.MiniStack(installation.ensure("s3"), folder)
-        access = S3Access(
-            endpoint_url=server.endpoint_url,
-            access_key=s3_server.ACCESS_KEY,
-            secret_key=s3_server.SECRET_KEY,
-            region=s3_server.REGION,
-        )
-        self._stores.append(S3(server, access))
-        server.start()
+        self._stores.append(make_s3(self.kind, folder))
+        self._stores[-1].server.start()
         return self._stores[-1]
