@@ -59,6 +59,16 @@ def test_every_chaos_scenario_of_the_guarantees_is_there_and_none_is_left_out() 
     assert named == set(all_scenarios())
 
 
+def test_every_guarantee_says_assumption_test_breakage_and_what_is_seen_then() -> None:
+    promises = re.split(
+        r"^### ", (ROOT / "docs" / "guarantees.md").read_text().partition("## How it is proven")[0], flags=re.MULTILINE
+    )
+    assert len(promises) == 13
+    for promise in promises[1:]:
+        bullets = re.findall(r"^- \*\*(.+?)\*\*", promise, re.MULTILINE)
+        assert bullets == ["Assumption", "Held by", "Breaks it", "Then"], promise
+
+
 def test_every_promise_names_a_test_that_is_there() -> None:
     (rows,) = re.findall(r"^## What is promised\n\n.*\n\|---.*\n((?:\|.*\n)+)", README, re.MULTILINE)
     for row in rows.splitlines():
