@@ -6,7 +6,8 @@ read (`oracle_reading`, `oracle_objects`, its own too), the use of the verdict (
 What it holds against the consumer (design §5, §6): per partition the objects form a chain from the origin, without gap
 or overlap; each record of the topic in a range stands in its object as a line, in offset order, or in the quarantine
 object that its object names, never in both, never twice, and in quarantine only what cannot be a line; counts, hashes,
-timestamps, keys and content types say what is there; the group's offsets are boundaries of the chain, signed by it.
+timestamps, keys and content types say what is there; there is one layout.json; the group's offsets are boundaries of
+the chain, signed by it; once it has settled, they are the chains' ends.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ class Verdict:
     records: int = 0
     quarantined: int = 0
     consumed: int = 0
-    lost: int = 0
     objects: int = 0
     body_bytes: int = 0
     orphans: int = 0
@@ -68,13 +68,15 @@ async def judge(
     group: str | None = None,
     origins: Mapping[int, int] | None = None,
     earlier: Mapping[int, Sequence[KafkaRecord]] | None = None,
-    may_lose: bool = False,
+    settled: bool = False,
 ) -> Verdict:
     """Compare record by record what lies below `prefix` with the topic. Nothing may be writing.
 
     `complete` = the chains must reach the last record of the topic; else only what they cover is compared. `group` =
-    its committed offsets are judged too. `origins` = where chains have to begin, 0 where nothing is said. `earlier` =
-    records as read before the log lost them. `may_lose` = KAFKA_ON_DATA_LOSS=skip had to give up offsets.
+    its committed offsets are judged too: each a boundary of its chain; with `settled` (its members were seen to have
+    committed all, or the last one was stopped alone and in order) the chain's end. A commit below is harmless, and
+    right while members come and go: the last commit of one that stops in a rebalance may be refused. `origins` = where
+    chains have to begin, 0 where nothing is said. `earlier` = records as read before the log lost them.
     """
     stored = await s3.objects(bucket, prefix)
     ours = f"{prefix}_ticklake/"
@@ -83,15 +85,15 @@ async def judge(
         ours={key: found for key, found in stored.items() if key.startswith(ours)},
         prefix=prefix,
         topic=topic,
-        may_lose=may_lose,
     )
     court.read_layout(origins or {})
     for partition, records in _merged(await kafka.read(topic), earlier or {}).items():
         court.judge_partition(partition, records, complete=complete)
         await asyncio.sleep(0)  # the harness's proxy and load share the loop
+    court.judge_strangers()
     court.count_orphans()
     if group is not None:
-        court.judge_commits(await _committed(kafka, group, topic, expected=bool(court.main)))
+        court.judge_commits(await _committed(kafka, group, topic, expected=bool(court.main)), settled=settled)
     return court.verdict
 
 
@@ -141,14 +143,12 @@ class _Court:
         ours: Mapping[str, StoredObject],
         prefix: str,
         topic: str,
-        may_lose: bool,
     ) -> None:
         self.verdict = Verdict(objects=len(main), body_bytes=sum(len(stored.body) for stored in main.values()))
         self.main = main
         self._ours = ours
         self._prefix = prefix
         self._topic = topic
-        self._may_lose = may_lose
         self._layout: objects.Layout | None = None
         self._origins: Mapping[int, int] = {}
         self._named: set[str] = set()
@@ -165,7 +165,11 @@ class _Court:
 
     def read_layout(self, origins: Mapping[int, int]) -> None:
         self._origins = origins
-        layout = next((found for key, found in self._ours.items() if key.endswith("layout.json")), None)
+        place = f"{self._prefix}_ticklake/{self._topic}/layout.json"
+        for key in self._ours:
+            if key.endswith("layout.json") and key != place:
+                self._fault(f"there is a second layout: {key} beside {place}")
+        layout = self._ours.get(place)
         if layout is None:
             if self.main:
                 self._fault("there are objects, but no layout.json")
@@ -202,6 +206,12 @@ class _Court:
                 f"partition {partition}: {len(missing)} records from {missing[0]} on are missing, chain ends at {end}"
             )
 
+    def judge_strangers(self) -> None:
+        """Chains of partitions that the topic does not have; after the last `judge_partition`."""
+        for partition in sorted(set(self._chains) - set(self.verdict.spans)):
+            keys = [stored.key for stored in self._chains[partition]]
+            self._fault(f"partition {partition}: the topic has none, but {len(keys)} objects lie there: {keys[0]}")
+
     def _judge_object(self, where: str, stored: StoredObject, records: Sequence[KafkaRecord]) -> None:
         metadata = stored.metadata
         try:
@@ -213,18 +223,14 @@ class _Court:
         if lines.pop():
             self._fault(f"{where}: no newline at its end")
         aside = self._quarantine(where, metadata)
-        lost = int(metadata["lost-count"])
         self.verdict.records += len(lines)
         self.verdict.quarantined += len(aside)
         self.verdict.consumed += len(records)
-        self.verdict.lost += lost
         faults = objects.metadata_faults(stored, body=body, lines=len(lines), aside=len(aside), records=records)
         if self._layout is not None:
             faults += self._layout.faults(stored, prefix=self._prefix, topic=self._topic, records=records)
-            faults += objects.line_faults(records, lines, aside, format_=self._layout.format, lost=lost)
-        if lost and not self._may_lose:
-            faults.append(f"lost-count {lost}: nothing had to be lost")
-        if len(lines) + len(aside) + lost < len(records) or len(lines) + len(aside) > len(records):
+            faults += objects.line_faults(records, lines, aside, format_=self._layout.format)
+        if len(lines) + len(aside) != len(records):
             told = f"stored {len(lines)} + quarantined {len(aside)} is not the {len(records)} records consumed"
             faults.insert(0, told)
         for fault in faults[:FAULTS_SHOWN]:
@@ -270,9 +276,15 @@ class _Court:
 
     # ---- commits ----------------------------------------------------------------------------------------------------
 
-    def judge_commits(self, committed: Mapping[int, CommittedOffset]) -> None:
+    def judge_commits(self, committed: Mapping[int, CommittedOffset], *, settled: bool) -> None:
         if self._chains and not committed:
             self._fault("the group has committed nothing")
+        elif settled:
+            for partition in sorted(self._chains):
+                found, end = committed.get(partition), self.verdict.ends.get(partition)
+                if found is None or found.offset != end:
+                    is_ = "nothing" if found is None else found.offset
+                    self._fault(f"partition {partition}: the chain ends at {end}, committed is {is_}")
         for partition, found in sorted(committed.items()):
             self.verdict.committed[partition] = found.offset
             spans = self.verdict.spans.get(partition, [])

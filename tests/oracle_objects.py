@@ -22,12 +22,12 @@ SPACE = b" \t\n\r"
 
 
 def line_faults(
-    records: Sequence[KafkaRecord], lines: Sequence[bytes], aside: Mapping[int, Envelope], *, format_: str, lost: int
+    records: Sequence[KafkaRecord], lines: Sequence[bytes], aside: Mapping[int, Envelope], *, format_: str
 ) -> list[str]:
     """Where lines and quarantine are not the records, in order, each once, each where it belongs."""
     faults = []
     waiting = iter(lines)
-    for record in records[max(0, len(records) - len(lines) - len(aside)) if lost else 0 :]:
+    for record in records:
         kept = aside.get(record.offset)
         if kept is not None:
             difference = kept.differs(record) or (
@@ -87,9 +87,10 @@ def metadata_faults(
         "ticklake-version": "1",
         "record-count": str(lines),
         "quarantined-count": str(aside),
+        "lost-count": "0",
         "sha256": hashlib.sha256(body).hexdigest(),
     }
-    if records and stored.metadata["lost-count"] == "0":
+    if records:
         wanted["first-timestamp"] = str(records[0].timestamp)
         wanted["max-timestamp"] = str(max(record.timestamp for record in records))
     said = stored.metadata
@@ -130,7 +131,7 @@ class Layout:
         faults = []
         if said.get("chain-id") != self.chain_id or said.get("topic") != topic:
             faults.append(f"it is of chain {said.get('chain-id')} of topic {said.get('topic')}, not {self.chain_id}")
-        timestamp = records[0].timestamp if records and said["lost-count"] == "0" else int(said["first-timestamp"])
+        timestamp = records[0].timestamp if records else int(said["first-timestamp"])
         at = datetime.fromtimestamp((timestamp if 0 <= timestamp <= LAST_MS else 0) / 1000, UTC)
         wanted = prefix + self._template.format(
             topic=topic,

@@ -40,6 +40,7 @@ class ServiceProcess:
             stderr=subprocess.STDOUT,
         )
 
+        self.end_awaited = False  # somebody asked for the exit code, so it is theirs to judge
         self.wrong_clock = False  # to be set by who gives it one: its log lines' times are not to be compared
         self._peak_memory_bytes = 0
 
@@ -82,7 +83,8 @@ class ServiceProcess:
         return found
 
     async def ended(self, seconds: float = 60.0) -> int:
-        """Its exit code, once it has ended."""
+        """Its exit code, once it has ended: to be judged by who asks."""
+        self.end_awaited = True
         await eventually(lambda: self.process.poll() is not None, "the process's end", seconds)
         return self.process.returncode
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SHUTDOWN_TIMEOUT_SECONDS = 15.0
 CATCH_UP_SECONDS = 60.0
+COMMITS_SECONDS = 30.0
 SAMPLE_SECONDS = 0.5
 # Short, so that a scenario fits its budget: what is proven does not hang on them.
 SETTINGS: Mapping[str, str] = {
@@ -178,31 +179,54 @@ class Arena(Replicas):
         *,
         seconds: float = CATCH_UP_SECONDS,
         origins: Mapping[int, int] | None = None,
-        may_lose: bool = False,
     ) -> Verdict:
         """The end of every scenario, loads stopped, at least one consumer running: all is stored exactly once.
 
-        Waits for the chains to reach the log's ends, for late effects of the proxy, stops every consumer that runs
+        Waits for the chains to reach the log's ends, for late effects of the proxy, for the commits to reach the
+        chains' ends (whatever was refused on the way, a group that lives makes it good), stops every consumer that runs
         (exit code 0 in time), and lets the oracle judge, the group's commits included. AssertionError with its faults.
+        No consumer may have ended by itself before, see `crashed`. Unless `origins` leave some out, at least as many
+        records must be stored as the broker has acknowledged to the loads.
         """
-        assert self.running(), "no consumer runs that could store the rest"
+        assert self.running(), "\n".join(["no consumer runs that could store the rest", *self.crashed()])
         self.note("catch_up_seconds", await self.caught_up(seconds))
         await self.proxy.settled()
+        await self._all_committed()
         await self.stop(*self.running())
+        assert not self.crashed(), "\n".join(self.crashed())
         began = time.monotonic()
-        verdict = await self._judged(origins=origins, may_lose=may_lose)
+        verdict = await self._judged(origins=origins, complete=True)
         self.verdict = verdict
         self.note("oracle_seconds", time.monotonic() - began)
         figures.of_verdict(self, verdict)
         assert verdict.clean(), f"{len(verdict.faults)} faults:\n" + "\n".join(verdict.faults[:40])
+        acknowledged = sum(load.acknowledged for load in self.loads)
+        assert origins or verdict.consumed >= acknowledged, f"{verdict.consumed} of {acknowledged} records are stored"
         return verdict
+
+    async def _all_committed(self) -> None:
+        """Wait until every chain's end is committed."""
+        behind: dict[int, tuple[int, int | None]] = {}
+
+        async def reached() -> bool:
+            ends = await chain_ends(self.s3, self.bucket, self.settings.get("S3_PREFIX", ""))
+            commits = await self.kafka.committed(self.settings["KAFKA_GROUP_ID"], self.topic)
+            committed = {partition: found.offset for partition, found in commits.items()}
+            behind.clear()
+            behind.update({p: (end, committed.get(p)) for p, end in ends.items() if committed.get(p) != end})
+            return not behind
+
+        try:
+            await eventually(reached, "every chain's end committed", COMMITS_SECONDS, every_seconds=0.25)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: partition: (chain end, committed) are {behind}") from None
 
     async def inspected(self) -> list[str]:
         """What is wrong in the bucket of a scenario that did not come to `proven`; its end need not be reached."""
-        verdict = await self._judged(origins=None, may_lose=False, complete=False)
+        verdict = await self._judged(origins=None, complete=False)
         return verdict.faults
 
-    async def _judged(self, *, origins: Mapping[int, int] | None, may_lose: bool, complete: bool = True) -> Verdict:
+    async def _judged(self, *, origins: Mapping[int, int] | None, complete: bool) -> Verdict:
         return await judge(
             self.kafka,
             self.s3,
@@ -213,7 +237,7 @@ class Arena(Replicas):
             group=self.settings["KAFKA_GROUP_ID"],
             origins=origins,
             earlier=self.earlier,
-            may_lose=may_lose,
+            settled=complete,
         )
 
     def remove_data(self) -> None:

@@ -29,6 +29,7 @@ class Replicas:
         self.folder = folder
         self.partitions = partitions
         self.consumers: list[ServiceProcess] = []
+        self._killed: list[ServiceProcess] = []
         self.figures: dict[str, object] = {}
 
     def consumer(self, **settings: str) -> ServiceProcess:
@@ -59,6 +60,7 @@ class Replicas:
 
     def kill(self, *consumers: ServiceProcess) -> None:
         """SIGKILL, at once; the exit code says so."""
+        self._killed += consumers
         for consumer in consumers:
             consumer.kill()
             code = consumer.process.returncode
@@ -66,6 +68,14 @@ class Replicas:
 
     def running(self) -> list[ServiceProcess]:
         return [consumer for consumer in self.consumers if consumer.process.poll() is None]
+
+    def crashed(self) -> list[str]:
+        """Who ended otherwise than with 0, though nobody killed it nor awaited its end; with exit code and log file."""
+        return [
+            f"{consumer.log_file.name} ended with {consumer.process.returncode} by itself: see {consumer.log_file}"
+            for consumer in self.consumers
+            if consumer.process.poll() not in (None, 0) and consumer not in self._killed and not consumer.end_awaited
+        ]
 
     def peak_memory_bytes(self) -> int:
         """The largest resident memory any consumer of this scenario ever had."""

@@ -85,7 +85,9 @@ class World:
         self.bucket[key] = replace(self.bucket[key], body=gzip.compress(body))
         self.change(partition, start, sha256=hashlib.sha256(body).hexdigest(), record_count=str(len(lines)))
 
-    async def verdict(self, *, complete: bool = True, origins: Mapping[int, int] | None = None) -> Verdict:
+    async def verdict(
+        self, *, complete: bool = True, settled: bool = False, origins: Mapping[int, int] | None = None
+    ) -> Verdict:
         return await judge(
             cast("Kafka", self),
             cast("S3", self),
@@ -93,6 +95,7 @@ class World:
             bucket="bucket",
             group=GROUP,
             complete=complete,
+            settled=settled,
             origins=origins,
         )
 
@@ -202,6 +205,16 @@ def truncate(damaged: World) -> None:
     damaged.bucket[key] = replace(damaged.bucket[key], body=damaged.bucket[key].body[:-9])
 
 
+def forget_partition(damaged: World) -> None:
+    """The topic has one partition; objects and commit of a second are there."""
+    del damaged.topic[1]
+
+
+def second_layout(damaged: World) -> None:
+    key = "_ticklake/other/layout.json"
+    damaged.bucket[key] = replace(damaged.bucket[f"_ticklake/{TOPIC}/layout.json"], key=key)
+
+
 def rename(damaged: World) -> None:
     stored = damaged.bucket.pop(damaged.key(1, 10))
     key = stored.key.replace("hour=12", "hour=13")
@@ -230,7 +243,7 @@ DAMAGE: Mapping[str, tuple[Callable[[World], None], str]] = {
     "a wrong maximal timestamp": (change(1, 10, max_timestamp="7"), "metadata max-timestamp"),
     "another chain's object": (change(1, 10, chain_id="other"), "it is of chain other"),
     "no writer": (change(1, 10, writer=""), "names no writer"),
-    "records said to be lost": (change(1, 10, lost_count="2"), "lost-count 2"),
+    "records said to be lost": (change(1, 10, lost_count="2"), "metadata lost-count says '2', it is '0'"),
     "a body that breaks off": (truncate, "its body cannot be read"),
     "a key of another hour": (rename, "its key ought to be"),
     "the quarantine object missing": (
@@ -250,6 +263,8 @@ DAMAGE: Mapping[str, tuple[Callable[[World], None], str]] = {
     "a commit beyond the chain": (commit(1, 31), "committed offset 31 is no boundary of the chain: outside"),
     "a commit unsigned": (commit(1, 30, ""), "is signed ''"),
     "a commit of another offset's signature": (commit(1, 20, f"ticklake:{CHAIN}:30"), "is signed"),
+    "objects of a partition that the topic lacks": (forget_partition, "partition 1: the topic has none, but 3 objects"),
+    "a second layout": (second_layout, "a second layout: _ticklake/other/layout.json"),
     "no layout": (remove(lambda _: f"_ticklake/{TOPIC}/layout.json"), "no layout.json"),
 }
 
@@ -263,11 +278,22 @@ async def test_planted_damage_is_found_and_named(name: str) -> None:
     assert any(told in fault for fault in faults), faults
 
 
-async def test_a_boundary_below_the_end_and_the_origin_may_be_committed() -> None:
+async def test_a_boundary_below_the_end_and_the_origin_may_be_committed_until_the_group_has_settled() -> None:
     late = world()
+    assert (await late.verdict(settled=True)).faults == []
     commit(0, 10)(late)
     commit(1, 0)(late)
     assert (await late.verdict()).faults == []
+    assert (await late.verdict(settled=True)).faults == [
+        "partition 0: the chain ends at 30, committed is 10",
+        "partition 1: the chain ends at 30, committed is 0",
+    ]
+
+
+async def test_a_partition_without_a_commit_is_found_once_the_group_has_settled() -> None:
+    damaged = world()
+    del damaged.offsets[1]
+    assert (await damaged.verdict(settled=True)).faults == ["partition 1: the chain ends at 30, committed is nothing"]
 
 
 async def test_an_orphaned_quarantine_object_is_counted_and_no_fault() -> None:
