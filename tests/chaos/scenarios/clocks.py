@@ -102,6 +102,7 @@ def _with_clock(arena: Arena, file: Path) -> ServiceProcess:
     process = ServiceProcess(
         ["tests.chaos.jumping_clock", "consumer"], {**arena.settings, VARIABLE: str(file)}, arena.folder
     )
+    process.wrong_clock = True
     arena.consumers.append(process)
     return process
 
