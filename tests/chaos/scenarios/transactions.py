@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -13,19 +12,21 @@ from aiokafka import AIOKafkaProducer
 
 from tests import oracle_reading
 from tests.chaos.registry import scenario
-from tests.servers import unique
+from tests.oracle import chain_ends
+from tests.servers import eventually, unique
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from tests.chaos.arena import Arena
+    from tests.chaos.load import Load
     from tests.oracle import Verdict
 
 PARTITIONS = 3
 WRITERS = 3
 LARGEST = 120  # records of a transaction
-OPEN_SECONDS = 2.0
+BEHIND = 600  # records of others behind an open transaction: 2 s of them
 REQUEST_TIMEOUT_MS = 60_000
 GAPS = 20
 ABORTED = b'"fate":"aborted"'
@@ -42,7 +43,8 @@ class Account:
 @scenario(
     "transactions",
     "Three transactional producers commit and abort in turn beside a plain one; one transaction stays open for some"
-    " seconds and is committed, one is cut off by its producer's successor; a replica is killed during each.",
+    " seconds and is committed, one is cut off by its producer's successor; during each a replica is killed and nothing"
+    " behind the open transaction is stored.",
     ci=True,
     partitions=PARTITIONS,
     settings={"KAFKA_SESSION_TIMEOUT_SECONDS": "3"},
@@ -56,23 +58,22 @@ async def transactions(arena: Arena) -> None:
         await arena.objects_grow(PARTITIONS)
         async with _producer(arena, "slow") as slow:
             await slow.begin_transaction()
-            await _send(slow, arena, "committed", 50)
-            await _killed_while_open(arena)
+            await _killed_while_open(arena, plain, await _send(slow, arena, "committed", 50))
             await slow.commit_transaction()
             account.committed += 50
         await arena.objects_grow(PARTITIONS)
         id_ = unique("cut-off")
         async with _producer(arena, id_) as cut_off:
             await cut_off.begin_transaction()
-            await _send(cut_off, arena, "aborted", 50)
-            await _killed_while_open(arena)
+            await _killed_while_open(arena, plain, await _send(cut_off, arena, "aborted", 50))
             async with _producer(arena, id_):  # its start aborts what its predecessor left open
                 account.aborted += 50
         await arena.objects_grow(PARTITIONS)
     async with _producer(arena, "last") as last:  # the log ends with records that nobody ever sees
         await last.begin_transaction()
-        account.aborted += await _send(last, arena, "aborted", 50)
+        await _send(last, arena, "aborted", 50)
         await last.abort_transaction()
+        account.aborted += 50
     verdict = await arena.proven()
     assert account.aborted > LARGEST, "hardly anything was aborted"
     assert verdict.consumed == account.committed + plain.acknowledged, (
@@ -132,22 +133,38 @@ async def _write(arena: Arena, id_: str, account: Account, stop: asyncio.Event) 
                     await stop.wait()
 
 
-async def _send(producer: AIOKafkaProducer, arena: Arena, fate: str, count: int) -> int:
-    """Records of that fate, acknowledged: they are in the log before it is sealed. How many."""
+async def _send(producer: AIOKafkaProducer, arena: Arena, fate: str, count: int) -> dict[int, int]:
+    """So many records of that fate, acknowledged: they are in the log before it is sealed. Each partition's first."""
     dice: random.Random = arena.random
     value = f'{{"fate":"{fate}"}}'.encode()
     sent = [await producer.send(arena.topic, value, partition=dice.randrange(PARTITIONS)) for _ in range(count)]
-    await asyncio.gather(*sent)
-    return count
+    first: dict[int, int] = {}
+    for record in await asyncio.gather(*sent):
+        first[record.partition] = min(record.offset, first.get(record.partition, record.offset))
+    return first
 
 
-async def _killed_while_open(arena: Arena) -> None:
-    """A transaction is open, so nothing behind it may be read yet; a replica dies meanwhile, and time goes by."""
-    began = time.monotonic()
+async def _killed_while_open(arena: Arena, plain: Load, opened: Mapping[int, int]) -> None:
+    """A transaction is open from these offsets on; a replica dies. All before it is stored, nothing behind it."""
+    assert len(opened) == PARTITIONS, f"it is open in the partitions {sorted(opened)} only"
+    behind = plain.acknowledged + BEHIND
     arena.kill(arena.random.choice(arena.running()))
     new = arena.consumer()
     await arena.assigned(new)
-    await asyncio.sleep(OPEN_SECONDS - (time.monotonic() - began))
+    await eventually(lambda: plain.acknowledged >= behind, f"{BEHIND} records behind the open transaction", 20)
+    await eventually(lambda: _stored_up_to(arena, opened), "all before the open transaction stored", 20)
+
+
+async def _stored_up_to(arena: Arena, opened: Mapping[int, int]) -> bool:
+    """Whether all that can be read below these offsets is stored; what is above them must not be."""
+    ends = await chain_ends(arena.s3, arena.bucket)
+    beyond = {partition: end for partition, end in ends.items() if end > opened[partition]}
+    assert not beyond, f"stored up to {beyond}, though a transaction is open from {opened} on"
+    readable = {
+        partition: max((record.offset for record in records if record.offset < opened[partition]), default=-1)
+        for partition, records in (await arena.kafka.read(arena.topic)).items()
+    }
+    return all(ends.get(partition, 0) > offset for partition, offset in readable.items())
 
 
 # ---- what must hold --------------------------------------------------------------------------------------------------
