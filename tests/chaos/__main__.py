@@ -67,10 +67,8 @@ async def _run(chosen: Sequence[Scenario], *, seed: int, folder: Path, s3_kind: 
             servers.remove_data()
     for name in ("report.json", "report.md"):
         shutil.copy(place / name, folder / name)
-    verdict = (
-        f"{len(failed)} of {len(outcomes)} FAILED: {' '.join(failed)}" if failed else f"all {len(outcomes)} passed"
-    )
-    print(f"{verdict}; report: {folder / 'report.md'}; again: python -m tests.chaos --seed {seed} {' '.join(failed)}")
+    again = f"python -m tests.chaos --seed {seed} {' '.join(failed)}"
+    print(f"{report.verdict(outcomes)}; report: {folder / 'report.md'}; again: {again}")
     return 1 if failed else 0
 
 

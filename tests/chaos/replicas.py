@@ -88,9 +88,10 @@ class Replicas:
         return len(uploaded), records, len(self.rebalances())
 
     def rebalances(self) -> list[float]:
-        """When each one was: assignments less than half a second apart are one rebalance."""
+        """When each one was: assignments less than half a second apart are one rebalance. Wrong clocks tell nothing."""
         found: list[float] = []
-        lines = [line for consumer in self.consumers for line in consumer.lines("Partitions assigned")]
+        right = [consumer for consumer in self.consumers if not consumer.wrong_clock]
+        lines = [line for consumer in right for line in consumer.lines("Partitions assigned")]
         for at in sorted(figures.moment(line) for line in lines):
             if not found or at - found[-1] > SAME_REBALANCE_SECONDS:
                 found.append(at)
