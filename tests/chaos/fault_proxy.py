@@ -57,7 +57,6 @@ class FaultProxy:
         self.port = free_port()
         self.journal: list[Struck] = []
         self.held: list[wire.Request] = []  # what waits for `release`
-        self.passed: Counter[str] = Counter()  # requests forwarded without a fault, by method
         self._upstream_port = upstream_port
         self._dice = random.Random(seed)
         self._rules: list[Rule] = []
@@ -188,14 +187,8 @@ class FaultProxy:
             method=head.method, bucket=head.bucket, key=head.key, headers=head.headers, head=head.head, body=body
         )
         if fault is None:
-            return await self._pass_on(request, writer)
+            return await self._hand_over(await self._forward(request), writer)
         return await self._strike(fault, request, reader, writer)
-
-    async def _pass_on(self, request: wire.Request, writer: asyncio.StreamWriter) -> bool:
-        answer = await self._forward(request)
-        if answer is not None:
-            self.passed[request.method] += 1
-        return await self._hand_over(answer, writer)
 
     async def _hand_over(self, answer: wire.Answer | None, writer: asyncio.StreamWriter) -> bool:
         """The server's answer as it came; where it gave none, the connection ends as if it were the server's."""

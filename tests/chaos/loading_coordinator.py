@@ -31,13 +31,12 @@ FORGEABLE = {2: ">ih", 3: ">iih", 4: ">iih", 5: ">iih"}  # from v3 on the thrott
 
 
 class LoadingCoordinator:
-    """Listens on a port of its own. `answered` counts the lies, `fetched` all answers to OffsetFetch."""
+    """Listens on a port of its own. `answered` counts the lies."""
 
     def __init__(self, broker_port: int) -> None:
         self.port = free_port()
         self.error: int | None = None
         self.answered = 0
-        self.fetched = 0
         self._broker_port = broker_port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +103,6 @@ class LoadingCoordinator:
             await _send(writer, frame)
 
     def _offsets(self, frame: bytes, version: int) -> bytes:
-        self.fetched += 1
         if self.error is None:
             return frame
         assert version in FORGEABLE, f"the client asks by OffsetFetch v{version}: teach this proxy how to answer that"

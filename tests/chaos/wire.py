@@ -33,9 +33,6 @@ class Request:
     def raw(self) -> bytes:
         return self.head + self.body
 
-    def describe(self) -> str:
-        return f"{self.method} {self.bucket}/{self.key}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:

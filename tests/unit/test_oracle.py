@@ -6,9 +6,11 @@ both read design §5 alike.
 
 from __future__ import annotations
 
+import ast
 import gzip
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -310,6 +312,20 @@ async def test_what_is_not_stored_yet_counts_only_when_completeness_is_asked_for
     growing.topic[1].append(record(30))
     assert (await growing.verdict(complete=False)).faults == []
     assert (await growing.verdict()).faults == ["partition 1: 1 records from 30 on are missing, chain ends at 30"]
+
+
+@pytest.mark.parametrize("module", ["oracle.py", "oracle_objects.py", "oracle_reading.py"])
+def test_the_oracle_shares_no_code_with_the_product(module: str) -> None:
+    tree = ast.walk(ast.parse(Path(__file__).parents[1].joinpath(module).read_text()))
+    names = [name for node in tree for name in _imported(node)]
+    assert names
+    assert not {name.split(".")[0] for name in names} & {"consumer", "shared", "producer"}
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or "."]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
 @pytest.mark.parametrize(
