@@ -42,7 +42,7 @@ async def offsets_deleted(arena: Arena) -> None:
         first, second = await _stored_by(arena, 2)
         await _refused_while_running(arena)
         for frozen in (first, second):
-            frozen.send(signal.SIGSTOP)
+            await _frozen_with_records(frozen)
         await _delete_group(arena)
         for frozen in (first, second):
             frozen.send(signal.SIGCONT)
@@ -149,6 +149,19 @@ async def _stored_by(arena: Arena, count: int) -> list[ServiceProcess]:
     await arena.assigned(*replicas)
     await arena.objects_grow(2 * PARTITIONS)
     return replicas
+
+
+async def _frozen_with_records(replica: ServiceProcess) -> None:
+    """Stopped by SIGSTOP right after it has told that it holds records."""
+
+    async def holds() -> bool:
+        page = (await replica.get("/metrics"))[1]
+        found = re.search(r"^ticklake_consumer_buffered_bytes (\S+)$", page, re.MULTILINE)
+        assert found is not None, page
+        return float(found[1]) > 0
+
+    await eventually(holds, "records in its hands", 10)
+    replica.send(signal.SIGSTOP)
 
 
 async def _tool(arena: Arena, *arguments: str, main_class: str = CONSUMER_GROUPS) -> str:
