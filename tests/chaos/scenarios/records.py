@@ -109,8 +109,9 @@ async def partitions_added(arena: Arena) -> None:
         async with arena.load(1000, partitions=range(PARTITIONS, PARTITIONS + 2)):
             await _noticed(arena, PARTITIONS + 2)
             await _add_partitions(arena, PARTITIONS + 3)
+            arena.kill(second)
+            assert not _held(arena, PARTITIONS + 3), "the new partition was noticed before the kill"
             async with arena.load(500, partitions=[PARTITIONS + 2]):
-                arena.kill(second)
                 arena.consumer()
                 await _noticed(arena, PARTITIONS + 3)
                 await arena.objects_grow(PARTITIONS + 3)
@@ -134,10 +135,12 @@ async def _add_partitions(arena: Arena, count: int) -> None:
 async def _noticed(arena: Arena, count: int) -> None:
     """Wait until the newest partition is somebody's: members see it when they ask for metadata anew (30 s)."""
 
-    def held() -> bool:
-        lines = [line for consumer in arena.running() for line in consumer.lines("Partitions assigned")]
-        return any(count - 1 in cast("list[int]", line["partitions"]) for line in lines)
-
     began = time.monotonic()
-    await eventually(held, f"partition {count - 1} assigned", 60)
+    await eventually(lambda: _held(arena, count), f"partition {count - 1} assigned", 60)
     arena.note_longest("noticed_seconds", time.monotonic() - began)
+
+
+def _held(arena: Arena, count: int) -> bool:
+    """Whether the newest of so many partitions was ever assigned to anybody."""
+    lines = [line for consumer in arena.consumers for line in consumer.lines("Partitions assigned")]
+    return any(count - 1 in cast("list[int]", line["partitions"]) for line in lines)
