@@ -141,6 +141,8 @@ class Driver:
     # ---- in ----------------------------------------------------------------------------------------------------------
 
     def _feed(self, writer: Writer, fact: Fact, *, member: bool) -> tuple[Writer, tuple[Effect, ...]]:
+        if fact[:2] == ("located", True):
+            writer = writer._replace(told=fact[2][-1])
         effects: list[Effect] = []
         waiting = [fact]
         while waiting:

@@ -31,6 +31,7 @@ ONE_CHAIN = "every object belongs to a chain that a layout describes"
 ONE_LAYOUT = "a topic's layout is made once"
 NO_FOREIGNER = "no layout is made beside the signature of another chain"
 TAKE_OVER = "a chain begins where the predecessor ended"
+RECREATED = "a re-created topic is not read"
 REFUSED = "a writer whose settings would fork the chain writes nothing"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from consumer.ports import PutAnswer
 from tests.exploration.moves import Move
 from tests.exploration.starting import Ended
-from tests.exploration.world import Stage, Thing, Writer
+from tests.exploration.world import TOPIC_IDS, Stage, Thing, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.exploration.moves import Faults, States
     from tests.exploration.starting import Question
     from tests.exploration.world import State
-
-TOPIC_IDS = ("topic-1", "topic-2")
 
 
 class Launching:

@@ -146,6 +146,22 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Turn, "_located", located)
 
 
+@mutant("topic id not compared", world="topic made anew", breaks=invariants.RECREATED)
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = _Turn._located
+    patch.setattr(_Turn, "_located", lambda turn, event: original(turn, replace(event, mismatch=None)))
+
+
+@mutant("an end above the log not noticed", world="topic made anew, no ids", breaks=FAIR)
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = _Turn._located
+
+    def located(turn: _Turn, event: Located) -> None:
+        original(turn, replace(event, log=replace(event.log, high_watermark=99)))
+
+    patch.setattr(_Turn, "_located", located)
+
+
 @mutant("recovery by log start instead of listing", world="log start", breaks=invariants.PUT)
 def _(patch: pytest.MonkeyPatch) -> None:
     original = _Turn._located
@@ -349,6 +365,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 # ---- beginnings ------------------------------------------------------------------------------------------------------
 
 
+@mutant("origin per member, earliest", world="first members, earliest", breaks=invariants.STORED)
 @mutant("origin per member", world="first members, latest", breaks=invariants.STORED)
 def _(patch: pytest.MonkeyPatch) -> None:
     original = Agreement.reach

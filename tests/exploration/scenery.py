@@ -23,13 +23,13 @@ def record(offset: int, *, size: int = 1, hour: int = 0) -> Record:
     return Record(offset=offset, timestamp=NOON + hour * HOUR_MS + offset, key=None, value=b"1" * size, headers=())
 
 
-def layout(origin: int = 0, *, keys: KeyTemplate = KEYS) -> Thing:
-    """The layout file that all agree on."""
+def layout(origin: int = 0, *, keys: KeyTemplate = KEYS, topic_id: str | None = None) -> Thing:
+    """The layout file that all agree on. `topic_id` None = made where the broker tells none."""
     body = Layout(
         version=1,
         chain_id=CHAIN_ID,
         topic=TOPIC,
-        topic_id=None,
+        topic_id=topic_id,
         cluster_id=None,
         template=keys.template,
         ext=keys.ext,

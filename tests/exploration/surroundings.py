@@ -98,14 +98,15 @@ class Surroundings:
         for start in range(max(end, state.log_start) + 1, state.log_end + 1):
             yield state._replace(log_start=start)
 
-    def _recreate(self, state: State, _: int) -> States:
+    def _recreate(self, state: State, _: int) -> Iterator[State]:
         """The topic is deleted and made anew, empty as yet.
 
-        An assumption: the new log does not grow past a reader before that one has asked who the topic is. (aiokafka
-        sees the new topic at its next metadata, and Kafka rebalances; as with a truncation that the log has outgrown,
-        design §6.)
+        Kafka rebalances: the partition is nobody's now, and who had it still has to hear of that. It also forgets the
+        group's offset, sooner or later.
         """
-        return (state._replace(topic=1, log_start=0, log_end=0),)
+        anew = state._replace(topic=1, log_start=0, log_end=0, owner=NOBODY)
+        yield anew
+        yield self._committed(anew, None)
 
     def _predecessor_commits(self, state: State, _: int) -> States:
         committed = self._ground.tables.committed[state.committed]

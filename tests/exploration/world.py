@@ -27,6 +27,7 @@ T = TypeVar("T", bound="Hashable")
 
 HOUR_MS = 3_600_000
 TOPIC = "task"
+TOPIC_IDS = ("topic-1", "topic-2")  # the second once it is re-created
 KEYS = KeyTemplate("{partition}-{start}.{ext}", prefix="p", topic=TOPIC, ext="jsonl")
 KEYS_BY_HOUR = KeyTemplate("dt={dt}/hour={hour}/{partition}-{start}.{ext}", prefix="p", topic=TOPIC, ext="jsonl")
 
@@ -84,8 +85,9 @@ class Stage:
 class Writer(NamedTuple):
     """One process as its driver has it (`driver`). `requests` are (kind, fresh, …), see there.
 
-    `position` is where its source fetches next, NOWHERE until it is sought. `fetched` is a poll's item on its way to
-    the chain: (start, next), or (offset,) when that is outside the log. `noted` is the boundary to be committed next.
+    `told`: its last location said that the topic is another. `position` is where its source fetches next, NOWHERE until
+    it is sought. `fetched` is a poll's item on its way to the chain: (start, next), or (offset,) when that is outside
+    the log. `noted` is the boundary to be committed next.
     """
 
     stage: int
@@ -93,6 +95,7 @@ class Writer(NamedTuple):
     layout: int = NOTHING
     answers: tuple[tuple[object, ...], ...] = ()
     chain: int = NOTHING
+    told: bool = False
     position: int = NOWHERE
     fetched: tuple[int, ...] = ()
     open: tuple[int, ...] = ()

@@ -27,7 +27,7 @@ from tests.exploration.scenery import (
     stored,
     stranger,
 )
-from tests.exploration.world import KEYS, KEYS_BY_HOUR, TOPIC, Process, World
+from tests.exploration.world import KEYS, KEYS_BY_HOUR, TOPIC, TOPIC_IDS, Process, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,9 +166,20 @@ def losses() -> Iterable[World]:
     )
     stops = replace(coarse(skip), name="loss stops", about="the same with stop: nothing goes on past it")
     yield replace(stops, goal="stored or stopped")
-    made_anew = coarse(of_two("topic made anew", "with another id", THREE, recreate=1, revoke=1, crash=1))
-    yield replace(made_anew, goal="stored or stopped")
-    yield replace(made_anew, name="topic made anew, no ids", about="seen by its end alone", knows_topic_ids=False)
+    made_anew = coarse(of_two("topic made anew", "its id tells, however far the new log grows", TWO))
+    made_anew = replace(made_anew, goal="stored or stopped")
+    yield replace(
+        made_anew,
+        objects=(layout(topic_id=TOPIC_IDS[0]),),
+        budgets={"recreate": 1, "grow": 1},
+    )
+    yield replace(
+        made_anew,
+        name="topic made anew, no ids",
+        about="seen by its end alone",
+        budgets={"recreate": 1},
+        knows_topic_ids=False,
+    )
 
 
 def beginnings() -> Iterable[World]:
@@ -183,7 +194,7 @@ def beginnings() -> Iterable[World]:
         from_start=True,
         any_prefix=False,
     )
-    yield first
+    yield replace(first, budgets={**first.budgets, "loss": 1}, goal="stored or stopped")
     latest = tuple(replace(process, start_from="latest") for process in first.processes)
     yield replace(first, name="first members, latest", processes=latest)
     yield replace(
@@ -278,7 +289,7 @@ def deeper() -> Iterable[World]:
         "hours, recovery": None,
         "versions": None,
         "loss skipped": FIVE,
-        "topic made anew": FIVE,
+        "topic made anew": None,
         "first members, crash": THREE,
     }
     for name, log in longer.items():
