@@ -16,12 +16,13 @@ from consumer.ports import Fetched
 from consumer.report import Report
 from consumer.vitals import GaveUpError, WatchedStore
 from consumer.worker import COMMIT_SHARE, IDLE_SECONDS, POLL_SECONDS, REVOKE_SHARE, Budget, Worker
+from tests.simulation.auditor import Unstored
 from tests.simulation.bucket import StoreClient
 from tests.simulation.kafka import SimulatedSource
 from tests.simulation.processes import ProcessLoop, context_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from consumer.batch import Limits
     from consumer.chain import Rules
@@ -178,8 +179,21 @@ class Member:
             )
 
     def _check_memory(self, worker: Worker) -> None:
-        limit = self.configuration.memory_bytes
-        self._around.auditor.memory(self.name, worker, limit_bytes=limit, polled_bytes=self._polled_bytes)
+        self._around.auditor.memory(
+            self.name,
+            buffered_bytes=worker.buffered_bytes,
+            unstored=_unstored(worker),
+            limit_bytes=self.configuration.memory_bytes,
+            polled_bytes=self._polled_bytes,
+        )
+
+
+def _unstored(worker: Worker) -> Iterator[Unstored]:
+    for partition in worker.partitions.values():
+        chain = partition.chain
+        if chain.position is not None:
+            sealed = chain.position if chain.chunk is None else chain.chunk.next_offset
+            yield Unstored(partition=partition.number, start=chain.position, sealed=sealed, end=chain.fetch_next)
 
 
 class WatchedWorker(Worker):

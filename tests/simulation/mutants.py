@@ -109,6 +109,14 @@ MUTANTS: Final = (
         now="if True:",
     ),
     Mutant(
+        name="polls go on above the memory limit where bodies are compressed",
+        place=Worker,
+        function="_turn",
+        was="if self._relieve() < self._budget.memory_bytes:",
+        now="if self._relieve() < self._budget.memory_bytes or self._compression != 'none':",
+        first=70,
+    ),
+    Mutant(
         name="a drain has no deadline",
         place=Worker,
         function="_give_back",

@@ -19,6 +19,7 @@ REPLAYED: Final = os.environ.get("SIM_SEED")
 # What each chunk must have met, else its worlds are too tame to prove anything.
 MUST_BE_SEEN: Final = (
     "above the memory limit",
+    "above the memory limit, compressed",
     "adopted",
     "answer lost after the effect",
     "commit failed",
