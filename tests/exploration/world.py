@@ -167,7 +167,6 @@ class World:
     processes: tuple[Process, ...]
     budgets: Mapping[str, int] = field(default_factory=dict)
     wires: tuple[int, ...] = ()  # offsets where a wire batch begins, beside the first
-    origin: int = 0
     log_start: int = 0
     log_end: int | None = None
     committed: tuple[int, str] | None = None
