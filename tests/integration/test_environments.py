@@ -16,6 +16,7 @@ import bootstrap
 from bootstrap import SetupError, ensure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Modules that one service must do without; the other one brings them.
@@ -102,6 +103,15 @@ def test_a_broken_set_up_is_told_and_starts_over(sandbox: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started hears SIGINT, though a shell that runs us in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_set_up_that_is_interrupted_ends_quietly_with_all_it_started(tmp_path: Path, number: signal.Signals) -> None:
     script = str(shutil.copy(bootstrap.__file__, tmp_path))
