@@ -27,6 +27,7 @@ FORMAT_SECONDS = 60.0
 # Small and quick to start; a benchmark leaves the second compiler on and gives 1 GB.
 JVM_OPTIONS = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 # What kafka-consumer-groups.sh of a Kafka installation runs.
+TOPICS = "org.apache.kafka.tools.TopicCommand"
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 TOOL_SECONDS = 120.0
 SETTINGS: Mapping[str, str] = {

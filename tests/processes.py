@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,13 +101,7 @@ class ServiceProcess:
 
     def peak_memory_bytes(self) -> int:
         """The most resident memory it ever had (VmHWM), as far as the kernel still tells; 0 where it never does."""
-        try:
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-        except OSError:
-            return self._peak_memory_bytes  # it has ended, or this is no Linux
-        for line in status.splitlines():
-            if line.startswith("VmHWM:"):
-                self._peak_memory_bytes = max(self._peak_memory_bytes, int(line.split()[1]) * 1024)
+        self._peak_memory_bytes = max(self._peak_memory_bytes, peak_memory_bytes(self.process.pid))
         return self._peak_memory_bytes
 
     def send(self, number: signal.Signals) -> None:
@@ -125,6 +120,9 @@ class ServiceProcess:
 
         return await asyncio.to_thread(ask)
 
+    async def is_ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
     async def ready_reason(self, part: str, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait until /readyz is red with a reason that holds `part`; the reasons."""
         text = ""
@@ -136,3 +134,20 @@ class ServiceProcess:
 
         await eventually(told, f"readiness red because of {part!r}", seconds, every_seconds=0.2)
         return text
+
+
+def peak_memory_bytes(pid: int) -> int:
+    """The high-water mark of a process's resident memory (VmHWM); 0 when it has ended, or where this is no Linux."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return int(found[1]) << 10 if found else 0
+
+
+def failing_seconds(reasons: str, who: str) -> int:
+    """For how long `who` (S3, Kafka) has failed, as readiness says it."""
+    found = re.search(rf"{who} fails for (\d+) s", reasons)
+    assert found is not None, reasons
+    return int(found[1])

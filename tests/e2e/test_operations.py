@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from demo.kafka_server import CONSUMER_GROUPS
+from demo.kafka_server import CONSUMER_GROUPS, TOPICS
 from tests.oracle import chain_ends, judge
 from tests.processes import ServiceProcess
 from tests.servers import Produced, eventually
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tests.servers import S3, Kafka
 
 PARTITIONS = 3
-TOPICS = "org.apache.kafka.tools.TopicCommand"
 OLD = {"S3_PREFIX": "old/"}
 NEW = {"S3_PREFIX": "new/"}
 TEMPLATE = {"S3_KEY_TEMPLATE": "{topic}/{partition}/{start:012d}.{ext}"}

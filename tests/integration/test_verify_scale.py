@@ -16,7 +16,6 @@ import termios
 import time
 import tty
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,11 +29,12 @@ from shared.schemas import sign_offset
 from shared.settings import load
 from tests.archive_server import LARGE_BYTES, LARGE_OBJECTS, ArchiveServer
 from tests.planting import CHAIN, layout_for
-from tests.processes import ROOT
+from tests.processes import ROOT, peak_memory_bytes
 from tests.servers import Produced, unique
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tests.servers import Kafka
 
@@ -83,7 +83,7 @@ async def audited(environ: Mapping[str, str], folder: Path) -> Audit:
         peak, began = 0, time.monotonic()
         try:
             while process.poll() is None:
-                peak = max(peak, _peak_bytes(process.pid))
+                peak = max(peak, peak_memory_bytes(process.pid))
                 await asyncio.sleep(0.05)
         finally:
             process.kill()
@@ -98,16 +98,6 @@ async def audited(environ: Mapping[str, str], folder: Path) -> Audit:
             peak_bytes=peak,
             seconds=time.monotonic() - began,
         )
-
-
-def _peak_bytes(pid: int) -> int:
-    """The high-water mark of a process's resident memory; 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) << 10 if found else 0
 
 
 async def audit_of(kafka: Kafka, objects: int, folder: Path) -> Audit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from tests.chaos.loading_coordinator import LoadingCoordinator
 from tests.chaos.registry import scenario
 from tests.chaos.witness import Witness
 from tests.oracle import chain_ends
+from tests.processes import failing_seconds
 from tests.servers import eventually
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ async def broker_frozen(arena: Arena) -> None:
             arena.kafka.server.resume()
         arena.note("recovery_seconds", await arena.caught_up(seconds=60))
         for replica in replicas:
-            await _ready(replica)
+            await eventually(replica.is_ready, "ready again", 30, every_seconds=0.2)
     assert arena.running() == replicas, "a replica ended"
     await arena.proven()
     _nobody_fell_back(arena.consumers, witness, since=began)
@@ -241,17 +241,8 @@ async def members_in_outage(arena: Arena) -> None:
 
 
 def _since(reasons: str, *, at_most: float) -> None:
-    """Readiness says since when Kafka is away; it may have noticed as late as its own question timed out."""
-    found = re.search(r"Kafka fails for (\d+) s", reasons)
-    assert found is not None, reasons
-    assert 0 < int(found[1]) <= at_most, f"since when is wrong: {reasons}"
-
-
-async def _ready(consumer: ServiceProcess) -> None:
-    async def ready() -> bool:
-        return (await consumer.get("/readyz"))[0] == 200
-
-    await eventually(ready, "ready again", 30, every_seconds=0.2)
+    """It may have been noticed as late as a question of the replica's own timed out."""
+    assert 0 < failing_seconds(reasons, "Kafka") <= at_most, f"since when is wrong: {reasons}"
 
 
 def _nobody_fell_back(consumers: Sequence[ServiceProcess], witness: Witness, *, since: float) -> None:

@@ -58,7 +58,7 @@ async def clock_jumps(arena: Arena) -> None:
             set_shift(clock, shift)
             await asyncio.sleep(PHASE_SECONDS)  # what is asserted is how many objects that time brings
             _as_many_as_ever(arena, witness, wrong, since=began, shift=shift)
-            assert (await wrong.get("/readyz"))[0] == 200
+            assert await wrong.is_ready()
             for ahead, what in (
                 (moment(wrong.lines()[-1]) - time.time(), "its log lines"),
                 (witness.puts_of(wrong)[-1].signed_ahead_seconds, "its signatures"),
@@ -85,15 +85,11 @@ async def clock_skewed(arena: Arena) -> None:
         set_shift(clock, HOUR_SECONDS)
         reasons = await wrong.ready_reason("S3 fails for", seconds=20)
         assert re.search(r"RequestTimeTooSkewed|clock", reasons), f"readiness does not name the reason: {reasons}"
-        assert (await right.get("/readyz"))[0] == 200, "the other replica is none the worse"
+        assert await right.is_ready(), "the other replica is none the worse"
         await asyncio.sleep(PHASE_SECONDS)
         set_shift(clock, 0.0)
         arena.note("recovery_seconds", await arena.caught_up(seconds=60))
-
-        async def ready() -> bool:
-            return (await wrong.get("/readyz"))[0] == 200
-
-        await eventually(ready, "ready once the clock is right", 40, every_seconds=0.2)
+        await eventually(wrong.is_ready, "ready once the clock is right", 40, every_seconds=0.2)
     await arena.proven()
 
 

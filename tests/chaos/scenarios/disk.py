@@ -49,7 +49,7 @@ async def disk_full(arena: Arena) -> None:
                 await _commits_only_what_is_stored(arena, consumer)
                 assert (await consumer.get("/healthz"))[0] == 200
             arena.note("recovery_seconds", await arena.caught_up())
-            await eventually(lambda: _ready(consumer), "readiness green", 10)
+            await eventually(consumer.is_ready, "readiness green", 10)
             with _filled(disk):
                 await consumer.ready_reason(RETRYING, seconds=30)
                 arena.kill(consumer)
@@ -57,10 +57,6 @@ async def disk_full(arena: Arena) -> None:
                 await _commits_only_what_is_stored(arena, consumer)
             await arena.objects_grow(4)
         await arena.proven()
-
-
-async def _ready(consumer: ServiceProcess) -> bool:
-    return (await consumer.get("/readyz"))[0] == 200
 
 
 async def _commits_only_what_is_stored(arena: Arena, consumer: ServiceProcess) -> None:
@@ -105,7 +101,7 @@ async def store_corner(arena: Arena) -> None:
         await arena.objects_grow(8)
         await _move_away(arena, key)
         arena.note("recovery_seconds", await arena.caught_up(seconds=60))
-        await eventually(lambda: _ready(owner), "readiness green", 10)
+        await eventually(owner.is_ready, "readiness green", 10)
     await arena.proven()
     assert len(_stalls(arena)) == 1, "it stalled again"
 

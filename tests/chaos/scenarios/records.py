@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
+from demo.kafka_server import TOPICS
 from tests.chaos.registry import scenario
 from tests.servers import Produced, eventually
 
 if TYPE_CHECKING:
     from tests.chaos.arena import Arena
 
-TOPICS = "org.apache.kafka.tools.TopicCommand"
 PARTITIONS = 4
 LONGEST = str((1 << 63) - 1)
 HOUR_MS = 3_600_000

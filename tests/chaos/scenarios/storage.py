@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos import faults
 from tests.chaos.registry import scenario
+from tests.processes import failing_seconds
 from tests.servers import eventually
 
 if TYPE_CHECKING:
@@ -214,9 +215,7 @@ async def _most_buffered(consumer: ServiceProcess, *, until: float) -> int:
 
 
 def _since(reasons: str, *, at_least: float) -> None:
-    found = re.search(r"S3 fails for (\d+) s", reasons)
-    assert found is not None, reasons
-    assert int(found[1]) >= at_least, f"since when is wrong: {reasons}"
+    assert failing_seconds(reasons, "S3") >= at_least, f"since when is wrong: {reasons}"
 
 
 async def _green(consumer: ServiceProcess) -> None:
