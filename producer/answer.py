@@ -21,6 +21,7 @@ DEFAULT_WAIT_SECONDS = 60.0
 _RETRIED = {408, 425}
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
+_NOT_MODIFIED = 304
 _DIGITS_OF_MAX = 9
 
 
@@ -29,6 +30,7 @@ class Use(Enum):
 
     READ = auto()  # the body has the records
     EMPTY = auto()  # by its status there is no body: zero records
+    UNCHANGED = auto()  # what the validators named is still the newest
     RETRY = auto()  # may go away: another attempt within the tick
     WAIT = auto()  # told to wait: no request before `wait_seconds` are over
     REFUSE = auto()  # asking again within the tick would not help
@@ -43,8 +45,10 @@ class Verdict:
     wait_seconds: float = 0.0
 
 
-def judge(status: int, headers: Mapping[str, str], wall: float) -> Verdict:
-    """What to do with an answer. `headers` has lower-case names; `wall` is seconds since 1970."""
+def judge(status: int, headers: Mapping[str, str], wall: float, *, validated: bool = False) -> Verdict:
+    """What to do with an answer. `headers` has lower-case names; `wall` is seconds since 1970; `validated`: the request
+    had validators (`validators`), so that a 304 means something.
+    """
     name = f"HTTP {status}"
     wait = retry_after(headers.get("retry-after"), wall)
     if status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and wait is not None):
@@ -54,11 +58,20 @@ def judge(status: int, headers: Mapping[str, str], wall: float) -> Verdict:
         return Verdict(use=Use.EMPTY)
     if 200 <= status < 300:  # noqa: PLR2004
         return Verdict(use=Use.READ)
+    if status == _NOT_MODIFIED:
+        use = Use.UNCHANGED if validated else Use.REFUSE
+        return Verdict(use=use, reason=f"{name}: not modified, which nobody asked")
     if 300 <= status < 400:  # noqa: PLR2004
         return Verdict(use=Use.REFUSE, reason=_redirect(name, headers.get("location", "")))
     if status in _RETRIED or status >= 500:  # noqa: PLR2004
         return Verdict(use=Use.RETRY, reason=name)
     return Verdict(use=Use.REFUSE, reason=name + _hint(status))
+
+
+def validators(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a request that asks for this answer's successor only (RFC 9110 §13.1): empty = it cannot be asked."""
+    pairs = (("if-none-match", headers.get("etag", "")), ("if-modified-since", headers.get("last-modified", "")))
+    return {name: value for name, value in pairs if value and value.isascii() and value.isprintable()}
 
 
 def retry_after(value: str | None, wall: float) -> float | None:

@@ -1,19 +1,20 @@
 """What is asked of whom: the request to one API, and which parts of it are secret.
 
-Owns: the grammar of `API_URL` and `API_AUTH`, the request's URL and headers, the event source. Does not own: sending.
-Pure.
+Owns: the grammar of `API_URL` and `API_AUTH`, the request's URL and headers, the event source, the request for a next
+page. Does not own: sending. Pure.
 
-Invariants: `source` holds no user info, query or fragment; the secrets stand in `url`, `headers` and `secrets` only,
-which no repr shows.
+Invariants: `source` holds no user info, query or fragment; the secrets stand in `url`, `headers`, `query_pair` and
+`secrets` only, which no repr shows. Every page is asked of the endpoint's own scheme, host and port, whatever a body
+says: no key can be lured elsewhere.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, unquote_plus, urljoin, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ AUTH_ALLOWED = "bearer, query:NAME, header:NAME, none"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _OURS = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
 _SHORTEST_MASKED_VALUE = 4
+_URL_CHARACTERS = "!#$%&'()*+,-./:;=?@[]_~"  # what `quote` leaves as it is, besides letters and digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,31 @@ class Endpoint:
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
+    query_pair: str = field(repr=False, default="")
+
+    def page(self, link: str) -> Endpoint:
+        """The request for the page that this one's body links to (RFC 3986 reference), with the key again.
+
+        Of the link only path and query are used. ValueError names the host when it is another one.
+        """
+        try:
+            parts = urlsplit(urljoin(self.url, quote(link.strip(), safe=_URL_CHARACTERS)))
+            own = urlsplit(self.url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            msg = "is no URL"
+            raise ValueError(msg) from None
+        # A link without a port may name the scheme wrongly, as servers behind a TLS proxy do.
+        if parts.scheme not in {"http", "https"} or host != own.hostname or port not in {None, own.port}:
+            msg = f"leads to {parts.scheme}://{host or ''}{f':{port}' if port else ''}, which is not asked"
+            raise ValueError(msg)
+        query = parts.query
+        if self.query_pair:
+            name = unquote_plus(self.query_pair.partition("=")[0])
+            kept = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != name]
+            query = "&".join([*kept, self.query_pair])
+        url = f"{own.scheme}://{own.netloc}{parts.path or '/'}"
+        return replace(self, url=f"{url}?{query}" if query else url)
 
 
 def parse_auth(text: str) -> Auth:
@@ -103,6 +130,7 @@ def build_endpoint(parts: SplitResult, auth: Auth, key: str | None) -> Endpoint:
     host = parts.netloc.rpartition("@")[2]
     path = parts.path or "/"
     query = parts.query
+    query_pair = ""
     headers = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": "ticklake"}
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -113,11 +141,15 @@ def build_endpoint(parts: SplitResult, auth: Auth, key: str | None) -> Endpoint:
         elif auth.way == "header":
             headers[auth.name.lower()] = key
         elif auth.way == "query":
-            pair = f"{quote(auth.name, safe='')}={quote(key, safe='')}"
-            query = f"{query}&{pair}" if query else pair
+            query_pair = f"{quote(auth.name, safe='')}={quote(key, safe='')}"
+            query = f"{query}&{query_pair}" if query else query_pair
     source = f"{parts.scheme}://{host}{path}"
     return Endpoint(
-        source=source, url=f"{source}?{query}" if query else source, headers=headers, secrets=_secrets(parts, key)
+        source=source,
+        url=f"{source}?{query}" if query else source,
+        headers=headers,
+        secrets=_secrets(parts, key),
+        query_pair=query_pair,
     )
 
 

@@ -100,3 +100,61 @@ def test_a_key_that_no_header_can_carry_is_refused_unquoted(key: str) -> None:
         check_key(key, parse_auth("bearer"))
     assert key not in str(caught.value)
     check_key(key, parse_auth("query:k"))
+
+
+@pytest.mark.parametrize(
+    ("link", "url"),
+    [
+        ("https://api.example/v3/x?cursor=abc", "https://api.example/v3/x?cursor=abc"),
+        ("/v3/x?cursor=abc#part", "https://api.example/v3/x?cursor=abc"),
+        ("?cursor=abc", "https://api.example/v2/quotes?cursor=abc"),
+        ("other", "https://api.example/v2/other"),
+        ("http://api.example/v3/x", "https://api.example/v3/x"),  # a server behind a TLS proxy
+        ("https://me:pw@API.example/v3/x", "https://api.example/v3/x"),
+        (" /v3/x?q=a b\r\nX: y ", "https://api.example/v3/x?q=a%20b%0D%0AX:%20y"),
+        ("/v3/x?q=\u20ac%20", "https://api.example/v3/x?q=%E2%82%AC%20"),
+    ],
+)
+def test_a_link_leads_to_a_page_of_the_same_host(link: str, url: str) -> None:
+    first = build_endpoint(split_url("https://api.example/v2/quotes?limit=5"), parse_auth("bearer"), "KEY")
+    page = first.page(link)
+    assert page.url == url
+    assert (page.source, page.headers, page.secrets) == (first.source, first.headers, first.secrets)
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("https://evil.example/v2?k=SECRET", "leads to https://evil.example, which is not asked"),
+        ("//evil.example/x", "leads to https://evil.example, which is not asked"),
+        ("https://api.example:444/x", "leads to https://api.example:444, which is not asked"),
+        ("https://api.example@evil.example/", "leads to https://evil.example, which is not asked"),
+        ("https://api.example\\@evil.example/", "leads to"),
+        ("ftp://api.example/x", "leads to ftp://api.example, which is not asked"),
+        ("javascript:alert(1)", "leads to javascript://, which is not asked"),
+        ("https://[api/x", "is no URL"),
+        ("https://api.example:port/x", "is no URL"),
+    ],
+)
+def test_a_link_to_anywhere_else_is_refused_and_its_query_is_not_quoted(link: str, said: str) -> None:
+    first = build_endpoint(split_url("https://api.example/v2/quotes"), parse_auth("bearer"), "KEY")
+    with pytest.raises(ValueError, match=r".") as caught:
+        first.page(link)
+    assert said in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_port_of_the_endpoint_is_kept_for_its_pages() -> None:
+    first = build_endpoint(split_url("http://h:8080/x"), parse_auth("none"), None)
+    assert first.page("http://h:8080/y").url == "http://h:8080/y"
+    assert first.page("/y").url == "http://h:8080/y"
+    assert first.page("http://h/y").url == "http://h:8080/y"
+
+
+def test_a_key_in_the_query_goes_to_every_page_once() -> None:
+    first = build_endpoint(split_url("http://h/x?limit=2"), parse_auth("query:api key"), "K/1")
+    assert first.url == "http://h/x?limit=2&api%20key=K%2F1"
+    second = first.page("/x?cursor=a")
+    assert second.url == "http://h/x?cursor=a&api%20key=K%2F1"
+    assert second.page("/x?api+key=REDACTED&cursor=b").url == "http://h/x?cursor=b&api%20key=K%2F1"
+    assert "K" not in repr(second)
