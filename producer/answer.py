@@ -6,6 +6,7 @@ Pure; the wall clock is handed in.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,7 @@ _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 _NOT_MODIFIED = 304
 _DIGITS_OF_MAX = 9
+_LEAP_SECOND = re.compile(r"(:\d\d):60\b", re.ASCII)
 
 
 class Use(Enum):
@@ -69,25 +71,34 @@ def judge(status: int, headers: Mapping[str, str], wall: float, *, validated: bo
 
 
 def validators(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a request that asks for this answer's successor only (RFC 9110 §13.1): empty = it cannot be asked."""
+    """Request headers that ask for this answer's successor only (RFC 9110 §13.1); empty = it cannot be asked for."""
     pairs = (("if-none-match", headers.get("etag", "")), ("if-modified-since", headers.get("last-modified", "")))
     return {name: value for name, value in pairs if value and value.isascii() and value.isprintable()}
 
 
 def retry_after(value: str | None, wall: float) -> float | None:
-    """Seconds to wait, 0 … 900; None without a header that means anything (RFC 9110 §10.2.3: seconds or a date)."""
+    """Seconds to wait, 0 … 900; None without a header that means anything (RFC 9110 §10.2.3: seconds or a date).
+
+    Of several numbers, as a client joins repeated headers, the longest wait counts.
+    """
     if value is None:
         return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        digits = text.lstrip("0")
-        return MAX_WAIT_SECONDS if len(digits) > _DIGITS_OF_MAX else min(float(digits or 0), MAX_WAIT_SECONDS)
+    numbers = [part.strip() for part in value.split(",")]
+    if all(number.isascii() and number.isdigit() for number in numbers):
+        return max(map(_capped_seconds, numbers))
+    # A leap second is allowed in a date (RFC 9110 §5.6.7) and beyond datetime: one second after :59.
+    text, leap_seconds = _LEAP_SECOND.subn(r"\1:59", value)
     try:
         moment = parsedate_to_datetime(text)
-        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - wall
+        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() + leap_seconds - wall
     except (ValueError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_WAIT_SECONDS)
+
+
+def _capped_seconds(digits: str) -> float:
+    significant = digits.lstrip("0")
+    return MAX_WAIT_SECONDS if len(significant) > _DIGITS_OF_MAX else min(float(significant or 0), MAX_WAIT_SECONDS)
 
 
 def _redirect(name: str, location: str) -> str:
