@@ -1,0 +1,138 @@
+"""A measured process, seen from outside.
+
+Owns: starting it as a user would, its lines with the time each arrived, its CPU and memory as the kernel counts them.
+Does not own: what the lines mean (`producer_runs`). Linux only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from demo.environment import for_service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_SECONDS = 120.0
+_CPUCLOCK_SCHED = 2
+
+
+class BenchError(Exception):
+    """The figures cannot be had, or would be wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One JSON line of a process and when it was read, on the monotonic clock."""
+
+    at: float
+    fields: Mapping[str, object]
+
+
+class MeasuredProcess:
+    """`python -m MODULE` with an environment of its own. Use it as a context manager.
+
+    `inbox` gets every line as (who, line); processes of one run share it, so that their lines come in one order.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        command: Sequence[str],
+        settings: Mapping[str, str],
+        inbox: queue.SimpleQueue[tuple[str, Line]],
+    ) -> None:
+        self._who = who
+        self._inbox = inbox
+        self._said: list[str] = []
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=for_service(os.environ, settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reading = threading.Thread(target=self._read, name=f"lines of {who}", daemon=True)
+        self._reading.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reading.join()
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its threads so far, to the nanosecond (what glibc's clock_getcpuclockid names)."""
+        return time.clock_gettime((~self._process.pid << 3) | _CPUCLOCK_SCHED)
+
+    def peak_memory_bytes(self) -> int:
+        """The most resident memory it ever had (VmHWM)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s*(\d+) kB", status)
+        if found is None:
+            message = f"the kernel tells no VmHWM of {self._who}"
+            raise BenchError(message)
+        return int(found[1]) << 10
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """SIGTERM; the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(seconds)
+
+    def check_alive(self) -> None:
+        """Raises BenchError with its last words when it has ended."""
+        if self._process.poll() is not None:
+            self._reading.join()
+            said = "\n".join(self._said[-20:])
+            message = f"{self._who} ended with exit code {self._process.returncode}:\n{said}"
+            raise BenchError(message)
+
+    def _read(self) -> None:
+        if self._process.stdout is None:
+            return
+        for text in self._process.stdout:
+            at = time.monotonic()
+            self._said = [*self._said[-50:], text.rstrip()]
+            try:
+                fields = json.loads(text)
+            except ValueError:
+                continue  # said by something that does not log in JSON; shown if the process ends
+            if isinstance(fields, dict):
+                self._inbox.put((self._who, Line(at=at, fields=fields)))
+
+
+def lines(
+    inbox: queue.SimpleQueue[tuple[str, Line]], processes: Sequence[MeasuredProcess]
+) -> Iterator[tuple[str, Line]]:
+    """The lines as they come. Raises BenchError when a process ends, or none comes for PATIENCE_SECONDS."""
+    heard = time.monotonic()
+    while True:
+        try:
+            found = inbox.get(timeout=0.5)
+        except queue.Empty:
+            for process in processes:
+                process.check_alive()
+            if time.monotonic() - heard > PATIENCE_SECONDS:
+                message = f"no process said anything for {PATIENCE_SECONDS:.0f} s"
+                raise BenchError(message) from None
+            continue
+        heard = time.monotonic()
+        yield found
