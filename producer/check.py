@@ -65,7 +65,8 @@ async def _ask_kafka(settings: Settings, parts: Parts, deadline: Deadline) -> li
     except PublishError as error:
         return [("broker", False, str(error)), ("topic", False, f"{settings.kafka_topic}: not asked")]
     broker = ("broker", True, f"{parts.publisher.brokers} answers")
-    if partitions is None:
+    count = partitions[settings.kafka_topic]
+    if count is None:
         missing = f"{settings.kafka_topic}: does not exist or may not be seen; create it or grant DESCRIBE"
         return [broker, ("topic", False, missing)]
-    return [broker, ("topic", True, f"{settings.kafka_topic}: {partitions} partitions")]
+    return [broker, ("topic", True, f"{settings.kafka_topic}: {count} partitions")]

@@ -37,7 +37,16 @@ class Parcel:
 
     source: str
     time: str
+    topic: str
     records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of a parcel: how many records Kafka acknowledged, and those it can never take."""
+
+    acknowledged: int
+    set_aside: tuple[Record, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +54,7 @@ class _Entry:
     since: float
     records: int
     acknowledged: int = 0
+    set_aside: list[Record] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -62,18 +72,21 @@ class Ledger:
         self.unacked_records += len(parcel.records)
         self.unacked_bytes += size
 
-    def settle(self, parcel: Parcel, records: Sequence[Record], *, acknowledged: bool = True) -> int | None:
-        """These records are acknowledged or else set aside. After a parcel's last: how many were acknowledged."""
+    def settle(self, parcel: Parcel, records: Sequence[Record], *, acknowledged: bool = True) -> Delivery | None:
+        """These records are acknowledged or else set aside. After a parcel's last: what became of it."""
         entry = self._entries[parcel]
         size = sum(record.cost_bytes for record in records)
         entry.records -= len(records)
-        entry.acknowledged += len(records) if acknowledged else 0
+        if acknowledged:
+            entry.acknowledged += len(records)
+        else:
+            entry.set_aside += records
         self.unacked_records -= len(records)
         self.unacked_bytes -= size
         if entry.records:
             return None
         del self._entries[parcel]
-        return entry.acknowledged
+        return Delivery(acknowledged=entry.acknowledged, set_aside=tuple(entry.set_aside))
 
     def oldest_seconds(self, now: float) -> float:
         """How long the oldest parcel has waited; 0 when nothing waits. Parcels are kept in the order of arrival."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from producer.ledger import Ledger
+    from producer.ledger import Delivery, Ledger
     from producer.metrics import Metrics
     from producer.pointer import Pointer
     from producer.redactor import Redactor
@@ -52,8 +52,8 @@ class Source(Protocol):
 class Outlet(Protocol):
     """Where records go."""
 
-    def submit(self, parcel: Parcel) -> asyncio.Future[int]:
-        """Take them; done, with the number acknowledged, when each is acknowledged or set aside."""
+    def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
+        """Take them; done when each is acknowledged or set aside."""
         ...
 
 
@@ -62,6 +62,7 @@ class Plan:
     """What one endpoint's loop does, from its settings. `source` is what its events name as theirs."""
 
     source: str
+    topic: str
     records_pointer: Pointer
     key_pointer: Pointer | None
     select: Select
@@ -132,7 +133,7 @@ class Poller:
                 self._expected = now + self._plan.budget_seconds
                 await self._run_tick()
 
-    async def tick(self) -> asyncio.Future[int]:
+    async def tick(self) -> asyncio.Future[Delivery]:
         """One poll; the future is the outlet's for everything selected. Raises FetchError."""
         fetched = await self._source.fetch(self._plan.budget_seconds)
         try:
@@ -144,7 +145,9 @@ class Poller:
         chosen = [bytes(raw) for raw in select(self._plan.select, parsed.records, pick)]
         records = [Record(key=record_key(value, self._plan.key_pointer), value=value) for value in chosen]
         self._report_oddities(parsed, records)
-        parcel = Parcel(source=self._plan.source, time=rfc3339(fetched.arrived_wall), records=records)
+        parcel = Parcel(
+            source=self._plan.source, time=rfc3339(fetched.arrived_wall), topic=self._plan.topic, records=records
+        )
         delivery = self._outlet.submit(parcel)
         if records:
             delivery.add_done_callback(partial(self._report_sent, fetched.arrived_monotonic, records[0]))
@@ -230,12 +233,12 @@ class Poller:
                 hint="check RECORD_KEY_POINTER, or set it to none",
             )
 
-    def _report_sent(self, arrived: float, first: Record, done: asyncio.Future[int]) -> None:
-        if done.cancelled() or not done.result():
+    def _report_sent(self, arrived: float, first: Record, done: asyncio.Future[Delivery]) -> None:
+        if done.cancelled() or not done.result().acknowledged:
             return  # given up, or all of it was set aside: the publisher says so
         if self._plan.select is Select.RANDOM:
             text = self._redactor.mask(first.value.decode())
             log.info("Message sent", record=text, key=None if first.key is None else first.key.decode())
         else:
             seconds = self._surroundings.monotonic() - arrived
-            log.info("Message sent", records=done.result(), seconds=round(seconds, 3))
+            log.info("Message sent", records=done.result().acknowledged, seconds=round(seconds, 3))

@@ -20,12 +20,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 
+from producer.ledger import Delivery
 from producer.packer import RECORD_BYTES, lanes, pack
 from shared import logs
 from shared.kafka import unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from producer.ledger import Ledger, Parcel, Record
     from producer.metrics import Metrics
@@ -74,14 +75,21 @@ class Publisher:
     """`submit` never waits; `run` does the work and ends only by cancellation or PublishError."""
 
     def __init__(
-        self, options: Mapping[str, object], topic: str, *, metrics: Metrics, ledger: Ledger, surroundings: Surroundings
+        self,
+        options: Mapping[str, object],
+        topics: Sequence[str],
+        *,
+        metrics: Metrics,
+        ledger: Ledger,
+        surroundings: Surroundings,
     ) -> None:
         self._options = options
-        self._topic = topic
+        self._topics = tuple(topics)
+        (self._topic,) = self._topics
         self._metrics = metrics
         self._ledger = ledger
         self._surroundings = surroundings
-        self._queue: asyncio.Queue[tuple[Parcel, asyncio.Future[int]]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Parcel, asyncio.Future[Delivery]]] = asyncio.Queue()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trouble: str | None = f"not connected to {self.brokers} yet"
         self._reminded = float("-inf")
@@ -94,13 +102,11 @@ class Publisher:
         """Where Kafka is said to be."""
         return ",".join(cast("list[str]", self._options["bootstrap_servers"]))
 
-    def submit(self, parcel: Parcel) -> asyncio.Future[int]:
-        """Take the records. The future is done when all are settled: how many were acknowledged (the others were too
-        large); if `run` fails first it is never done.
-        """
-        delivery: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
+        """Take the records; never waits. The future is done when each is acknowledged or set aside."""
+        delivery: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         if not parcel.records:
-            delivery.set_result(0)
+            delivery.set_result(Delivery(acknowledged=0))
             return delivery
         self._ledger.take(parcel, self._surroundings.monotonic())
         self._idle.clear()
@@ -141,19 +147,20 @@ class Publisher:
         """Let the closing of the client take no longer than this."""
         self._close_seconds = min(seconds, CLOSE_SECONDS)
 
-    async def partitions(self, deadline: Deadline) -> int | None:
-        """For `check`: how many partitions the topic has, None when it is not there. Raises PublishError."""
+    async def partitions(self, deadline: Deadline) -> Mapping[str, int | None]:
+        """For `check`: how many partitions each topic has, None when it is not there. Raises PublishError."""
         producer = self._new()
         try:
             async with deadline.timeout():
                 await producer.start()
                 await producer.client.force_metadata_update()
-            known = producer.client.cluster.partitions_for_topic(self._topic)
+            cluster = producer.client.cluster
+            known = {topic: cluster.partitions_for_topic(topic) for topic in self._topics}
         except (KafkaError, OSError, TimeoutError) as error:
             raise PublishError(unreachable(self._options, error)) from error
         finally:
             await _close(producer)
-        return None if known is None else len(known)
+        return {topic: None if found is None else len(found) for topic, found in known.items()}
 
     def _new(self) -> _Producer:
         return cast(
@@ -230,7 +237,7 @@ class Publisher:
             parcel, delivery = await self._queue.get()
             await self._publish(producer, parcel, delivery)
 
-    async def _publish(self, producer: _Producer, parcel: Parcel, delivery: asyncio.Future[int]) -> None:
+    async def _publish(self, producer: _Producer, parcel: Parcel, delivery: asyncio.Future[Delivery]) -> None:
         """Encode and enqueue all of a parcel: a batch of each partition in turn, so that one request carries many."""
         await self._wait_for_topic(producer)
         waiting = lanes(parcel.records, self._partitions(producer), self._surroundings.pick, murmur2)
@@ -260,7 +267,7 @@ class Publisher:
                 raise self._broken(error) from error
 
     def _acknowledged(
-        self, parcel: Parcel, delivery: asyncio.Future[int], records: list[Record], outcome: asyncio.Future[object]
+        self, parcel: Parcel, delivery: asyncio.Future[Delivery], records: list[Record], outcome: asyncio.Future[object]
     ) -> None:
         if outcome.cancelled():
             return  # stopping; the ledger keeps the records as not acknowledged
@@ -271,7 +278,7 @@ class Publisher:
         elif not self._failed.done():
             self._failed.set_exception(self._broken(error))
 
-    def _set_aside(self, parcel: Parcel, delivery: asyncio.Future[int], record: Record) -> None:
+    def _set_aside(self, parcel: Parcel, delivery: asyncio.Future[Delivery], record: Record) -> None:
         log.error(
             "Record set aside",
             reason="too_large",
@@ -284,7 +291,7 @@ class Publisher:
         self._settle(parcel, delivery, [record], acknowledged=False)
 
     def _settle(
-        self, parcel: Parcel, delivery: asyncio.Future[int], records: list[Record], *, acknowledged: bool
+        self, parcel: Parcel, delivery: asyncio.Future[Delivery], records: list[Record], *, acknowledged: bool
     ) -> None:
         count = self._ledger.settle(parcel, records, acknowledged=acknowledged)
         if count is not None and not delivery.done():

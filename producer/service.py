@@ -54,6 +54,7 @@ def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
     redactor = Redactor(settings.secrets)
     plan = Plan(
         source=endpoint.source,
+        topic=settings.kafka_topic,
         records_pointer=settings.records_pointer,
         key_pointer=settings.key_pointer,
         select=settings.select_mode,
@@ -72,7 +73,7 @@ def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
         max_body_bytes=settings.api_max_body_bytes,
     )
     publisher = Publisher(
-        connection_options(settings), settings.kafka_topic, metrics=metrics, ledger=ledger, surroundings=surroundings
+        connection_options(settings), [settings.kafka_topic], metrics=metrics, ledger=ledger, surroundings=surroundings
     )
     poller = Poller(
         plan, fetcher, publisher, ledger=ledger, metrics=metrics, redactor=redactor, surroundings=surroundings

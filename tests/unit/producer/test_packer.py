@@ -60,7 +60,7 @@ def test_every_record_is_packed_once_in_order_or_given_back(
 ) -> None:
     giant = b"x" * RECORD_BYTES
     records = [Record(key=key, value=giant if number in giants else b"%d" % number) for number, key in enumerate(keys)]
-    parcel = Parcel(source="s", time="t", records=records)
+    parcel = Parcel(source="s", time="t", topic="task", records=records)
     packed: list[Record] = []
     too_large: list[Record] = []
     for lane in lanes(records, range(partitions), lambda count: count - 1, murmur2).values():
@@ -80,7 +80,9 @@ def test_every_record_is_packed_once_in_order_or_given_back(
 
 
 def test_a_record_carries_the_headers_of_its_event() -> None:
-    parcel = Parcel(source="http://h/x", time="2026-01-02T03:04:05.678Z", records=[Record(key=b"K", value=b"{}")])
+    parcel = Parcel(
+        source="http://h/x", time="2026-01-02T03:04:05.678Z", topic="task", records=[Record(key=b"K", value=b"{}")]
+    )
     batch = SmallBatch(1)
     pack(batch, deque(parcel.records), parcel, 1234)
     ((timestamp, key, value, headers),) = batch.appended

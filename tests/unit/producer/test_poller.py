@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from producer.fetcher import Fetched, FetchError
-from producer.ledger import Ledger, Parcel, Record
+from producer.ledger import Delivery, Ledger, Parcel, Record
 from producer.metrics import Metrics
 from producer.parser import ApiError, BodyError
 from producer.pointer import parse_pointer
@@ -71,9 +71,9 @@ class ScriptedSource:
 class Outlet:
     def __init__(self) -> None:
         self.parcels: list[Parcel] = []
-        self.deliveries: list[asyncio.Future[int]] = []
+        self.deliveries: list[asyncio.Future[Delivery]] = []
 
-    def submit(self, parcel: Parcel) -> asyncio.Future[int]:
+    def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
         self.parcels.append(parcel)
         self.deliveries.append(asyncio.get_running_loop().create_future())
         return self.deliveries[-1]
@@ -88,6 +88,7 @@ class Rig:
         self.metrics = Metrics(unacked_bytes=lambda: self.ledger.unacked_bytes)
         plan = Plan(
             source="http://h/x",
+            topic="task",
             records_pointer=parse_pointer(""),
             key_pointer=parse_pointer("/symbol"),
             select=select,
@@ -143,7 +144,7 @@ async def test_told_to_wait_ticks_are_skipped_as_throttled() -> None:
 
 async def test_ticks_are_skipped_before_fetching_while_too_much_waits_for_kafka() -> None:
     rig = Rig((0.0, GOOD))
-    waiting = Parcel(source="s", time="t", records=[Record(key=None, value=b"x" * 1000)])
+    waiting = Parcel(source="s", time="t", topic="task", records=[Record(key=None, value=b"x" * 1000)])
     rig.ledger.take(waiting, 0.0)
     sleeps = 0
 
@@ -203,21 +204,21 @@ async def logged(rig: Rig, act: Callable[[], object]) -> list[dict[str, object]]
 async def test_message_sent_is_said_after_the_acknowledgement_only() -> None:
     assert not await logged(Rig((0.0, GOOD)), lambda: None)
     rig = Rig((0.0, GOOD))
-    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(2))
+    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(Delivery(acknowledged=2)))
     assert (line["event"], line["records"], line["seconds"]) == ("Message sent", 2, 0.0)
 
 
 async def test_what_was_set_aside_as_too_large_is_not_said_to_be_sent() -> None:
     rig = Rig((0.0, GOOD))
-    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(1))
+    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(Delivery(acknowledged=1)))
     assert line["records"] == 1
     rig = Rig((0.0, GOOD))
-    assert not await logged(rig, lambda: rig.outlet.deliveries[0].set_result(0))
+    assert not await logged(rig, lambda: rig.outlet.deliveries[0].set_result(Delivery(acknowledged=0)))
 
 
 async def test_in_random_mode_message_sent_shows_the_record_and_its_key() -> None:
     rig = Rig((0.0, b'[{"symbol":"A","k":"CANARY"}]'), select=Select.RANDOM)
-    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(2))
+    (line,) = await logged(rig, lambda: rig.outlet.deliveries[0].set_result(Delivery(acknowledged=2)))
     assert (line["event"], line["record"], line["key"]) == ("Message sent", '{"symbol":"A","k":"***"}', "A")
 
 

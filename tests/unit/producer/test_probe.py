@@ -8,13 +8,13 @@ from producer.probe import ProducerProbe
 from producer.publisher import Publisher
 from tests.unit.producer.test_poller import GOOD, Rig
 
-PARCEL = Parcel(source="s", time="t", records=[Record(key=None, value=b"xx")])
+PARCEL = Parcel(source="s", time="t", topic="task", records=[Record(key=None, value=b"xx")])
 
 
 def probe_of(rig: Rig) -> tuple[ProducerProbe, Publisher]:
     publisher = Publisher(
         {"bootstrap_servers": ["broker:9092"]},
-        "task",
+        ["task"],
         metrics=rig.metrics,
         ledger=rig.ledger,
         surroundings=rig.world.surroundings,
