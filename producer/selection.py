@@ -22,6 +22,7 @@ class Select(StrEnum):
 
     RANDOM = "random"
     ALL = "all"
+    CHANGED = "changed"
 
 
 def select(mode: Select, records: Sequence[Item], pick: Callable[[int], int]) -> Sequence[Item]:

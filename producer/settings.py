@@ -1,129 +1,174 @@
 """The producer's settings.
 
-Owns: the variables only the producer reads, and which of them contradict each other. Does not own: how a setting is
-read and how a fault is told (`shared.settings`), what the values mean (`endpoint`, `pointer`, `selection`).
+Owns: the variables only the producer reads, and which of them contradict each other; that the variables of one API are
+the short form of one endpoint, and those of the whole the values of members that a file does not give. Does not own:
+how a setting is read and how a fault is told (`shared.settings`), what a member may be (`endpoint_settings`), the file
+(`endpoints_file`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from producer.endpoint import AUTH_ALLOWED, build_endpoint, check_key, contradiction, parse_auth, split_url
-from producer.pointer import Pointer, parse_pointer
+from producer.endpoint_settings import (
+    URL_ALLOWED,
+    AuthWay,
+    EndpointSettings,
+    KeyPointer,
+    NextPointer,
+    RateLimit,
+    RecordsPointer,
+    SelectWord,
+    Url,
+    contradiction,
+    parse_endpoint,
+)
+from producer.endpoints_file import EndpointsFile, read_endpoints_file
 from producer.selection import Select
-from shared.settings import MASK, Allowed, Bytes, Count, Seconds, ServiceSettings, Shown, without_credentials
+from shared.settings import Bytes, Count, Seconds, ServiceSettings, without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from producer.endpoint import Endpoint
+    from producer.endpoints_file import EndpointTable
+    from producer.pointer import Pointer
+    from shared.settings import SettingsFile
 
-NO_KEYS = "none"
-
-
-def _url(text: str) -> str:
-    split_url(text)
-    return text
-
-
-def _auth(text: str) -> str:
-    way, colon, name = text.partition(":")
-    lowered = way.lower() + colon + name
-    parse_auth(lowered)
-    return lowered
-
-
-def _pointer(text: str) -> str:
-    parse_pointer(text)
-    return text
-
-
-def _key_pointer(text: str) -> str:
-    return NO_KEYS if text.lower() == NO_KEYS else _pointer(text)
-
-
-def _select(text: str) -> str:
-    return Select(text.lower()).value
-
-
-def _unavailable(text: str | None) -> None:
-    if text is not None:
-        raise ValueError
-
-
-_POINTER_ALLOWED = "a JSON pointer, for example /tickers or /results/0 ('~' is written ~0, '/' inside a name ~1)"
+SHORT_FORM_NAME: Final = "api"
+# Member of a table → field: those of one API, refused beside a file; those whose value holds where a table gives none.
+_OF_ONE_API: Final = {
+    "url": "api_url",
+    "auth": "api_auth",
+    "key_variable": "api_key",
+    "records_pointer": "api_records_pointer",
+    "next_pointer": "api_next_pointer",
+    "rate_limit_per_minute": "api_rate_limit_per_minute",
+}
+_GENERAL: Final = {
+    "key_pointer": "record_key_pointer",
+    "interval_seconds": "poll_interval_seconds",
+    "timeout_seconds": "api_timeout_seconds",
+    "max_body_bytes": "api_max_body_bytes",
+    "max_records": "api_max_records",
+    "select": "select",
+    "topic": "kafka_topic",
+}
 
 
 class Settings(ServiceSettings):
-    """What `python -m producer` runs on. A setting of design §3 that this version lacks is refused, not ignored."""
+    """What `python -m producer` runs on. Frozen; made by `shared.settings.load` only."""
 
-    api_url: Annotated[
-        str,
-        AfterValidator(_url),
-        Field(repr=False),
-        Shown(without_credentials),
-        Allowed("http://HOST[:PORT]/PATH[?QUERY] or https://…, spaces and the like percent-encoded"),
-    ]
+    api_url: Annotated[Url | None, Field(repr=False)] = None
     api_key: SecretStr | None = None
-    api_auth: Annotated[str, AfterValidator(_auth), Allowed(AUTH_ALLOWED)] = "bearer"
-    api_records_pointer: Annotated[
-        str, AfterValidator(_pointer), Allowed(f"unset for the root, or {_POINTER_ALLOWED}")
-    ] = ""
+    api_auth: AuthWay = "bearer"
+    api_records_pointer: RecordsPointer = ""
+    api_next_pointer: NextPointer | None = None
+    api_rate_limit_per_minute: RateLimit | None = None
+    api_endpoints: EndpointsFile | None = None
     api_timeout_seconds: Seconds = 10.0
     api_max_body_bytes: Bytes = 67_108_864
     api_max_records: Count = 100_000
-    api_rate_limit_per_minute: Annotated[
-        str | None, AfterValidator(_unavailable), Allowed("unset, the rate limit is not available in this version")
-    ] = None
     publish_max_unacked_bytes: Bytes = 67_108_864
     poll_interval_seconds: Seconds = 2.0
-    select: Annotated[
-        str, AfterValidator(_select), Allowed("random, all; changed is not available in this version")
-    ] = Select.RANDOM.value
-    record_key_pointer: Annotated[
-        str, AfterValidator(_key_pointer), Allowed(f"none for no keys, or {_POINTER_ALLOWED}")
-    ] = "/symbol"
+    select: SelectWord = Select.RANDOM.value
+    record_key_pointer: KeyPointer = "/symbol"
+
+    @classmethod
+    def files(cls, given: Mapping[str, str], environ: Mapping[str, str]) -> Mapping[str, SettingsFile]:
+        """The file of `API_ENDPOINTS`, read with the keys that it names."""
+        path = given.get("api_endpoints")
+        return {} if path is None else {"api_endpoints": read_endpoints_file(path, environ)}
+
+    @classmethod
+    def missing(cls, given: Mapping[str, str]) -> Iterator[str]:
+        """One of the two forms is needed."""
+        if "api_url" not in given and "api_endpoints" not in given:
+            yield f"API_URL: not set; allowed: {URL_ALLOWED}; for several APIs set API_ENDPOINTS, a file, instead"
 
     def contradictions(self) -> Iterator[str]:
         """Faults between fields, one line each."""
         yield from super().contradictions()
-        auth = parse_auth(self.api_auth)
-        if (reason := contradiction(split_url(self.api_url), auth, self._key)) is not None:
-            yield reason
-        elif self._key is not None:
-            try:
-                check_key(self._key, auth)
-            except ValueError as error:
-                yield f"API_KEY: '{MASK}' is not allowed with API_AUTH={self.api_auth!r}; allowed: {error}"
+        if self.api_endpoints is None:
+            called = {member: field.upper() for member, field in _OF_ONE_API.items()}
+            if (found := contradiction(self.api_url or "", self.api_auth, _text(self.api_key), called)) is not None:
+                yield f"{called[found[0]]}: {found[1]}"
+            return
+        for member, field in _OF_ONE_API.items():
+            if field in self.model_fields_set:
+                yield (
+                    f"{field.upper()}: set, but API_ENDPOINTS is too; "
+                    f"allowed: one of them, in the file the member {member} stands for it"
+                )
+        for keyed in self.api_endpoints.tables:
+            called = {member: member for member in _OF_ONE_API}
+            if (found := contradiction(keyed.table.url, keyed.table.auth, _text(keyed.key), called)) is not None:
+                yield f"{self.api_endpoints.place(keyed.table.name)}: {found[0]}: {found[1]}"
 
     @property
-    def endpoint(self) -> Endpoint:
-        """The request of `API_URL`, `API_AUTH` and `API_KEY`."""
-        return build_endpoint(split_url(self.api_url), parse_auth(self.api_auth), self._key)
+    def endpoints(self) -> tuple[EndpointSettings, ...]:
+        """Every endpoint to be polled: those of the file, else the one of the variables."""
+        if self.api_endpoints is None:
+            called = {member: field.upper() for member, field in {**_OF_ONE_API, **_GENERAL}.items()}
+            members = {**self._values(_OF_ONE_API), **self._values(_GENERAL)}
+            return (parse_endpoint(SHORT_FORM_NAME, members, _text(self.api_key), called),)
+        return tuple(
+            parse_endpoint(keyed.table.name, self._members(keyed.table), _text(keyed.key), self._called(keyed.table))
+            for keyed in self.api_endpoints.tables
+        )
 
     @property
-    def records_pointer(self) -> Pointer:
-        """Where in a body the records are."""
-        return parse_pointer(self.api_records_pointer)
-
-    @property
-    def key_pointer(self) -> Pointer | None:
-        """Where in a record its key is; None = no keys."""
-        return None if self.record_key_pointer == NO_KEYS else parse_pointer(self.record_key_pointer)
-
-    @property
-    def select_mode(self) -> Select:
-        """`SELECT` as a value."""
-        return Select(self.select)
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that is published to, once."""
+        return tuple(dict.fromkeys(endpoint.topic for endpoint in self.endpoints))
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Everything that must not be read in any output."""
-        password = self.kafka_sasl_password
-        return (*self.endpoint.secrets, *(() if password is None else (password.get_secret_value(),)))
+        password = _text(self.kafka_sasl_password)
+        of_endpoints = (secret for endpoint in self.endpoints for secret in endpoint.endpoint.secrets)
+        return tuple(dict.fromkeys((*of_endpoints, *(() if password is None else (password,)))))
+
+    def effective_besides(self) -> Mapping[str, object]:
+        """The endpoints of the file for the start-up line, with the values of members that it does not give."""
+        if self.api_endpoints is None:
+            return {}
+        tables = [keyed.table for keyed in self.api_endpoints.tables]
+        return {"endpoints": [{**self._members(table), "url": without_credentials(table.url)} for table in tables]}
+
+    def _members(self, table: EndpointTable) -> dict[str, Any]:
+        return {**table.model_dump(), **self._values(_GENERAL), **table.model_dump(exclude_unset=True)}
+
+    def _called(self, table: EndpointTable) -> dict[str, str]:
+        own = {member: f"{member} of endpoint {table.name!r}" for member in (*_OF_ONE_API, *table.model_fields_set)}
+        return {**{member: field.upper() for member, field in _GENERAL.items()}, **own}
+
+    def _values(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        return {member: getattr(self, field) for member, field in fields.items()}
+
+    # One endpoint's, until the parts take `endpoints`.
+    @property
+    def endpoint(self) -> Endpoint:
+        """The request of the first endpoint."""
+        return self.endpoints[0].endpoint
 
     @property
-    def _key(self) -> str | None:
-        return None if self.api_key is None else self.api_key.get_secret_value()
+    def records_pointer(self) -> Pointer:
+        """Where in a body the records are."""
+        return self.endpoints[0].records_pointer
+
+    @property
+    def key_pointer(self) -> Pointer | None:
+        """Where in a record its key is; None = no keys."""
+        return self.endpoints[0].key_pointer
+
+    @property
+    def select_mode(self) -> Select:
+        """`SELECT` as a value."""
+        return self.endpoints[0].select
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

@@ -51,6 +51,8 @@ PRODUCER_VARIABLES = (
     "API_KEY",
     "API_AUTH",
     "API_RECORDS_POINTER",
+    "API_NEXT_POINTER",
+    "API_ENDPOINTS",
     "API_TIMEOUT_SECONDS",
     "API_MAX_BODY_BYTES",
     "API_MAX_RECORDS",
@@ -176,6 +178,18 @@ Topic = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsFile:
+    """A file that a variable names, read. `faults`: a line each; `variables`: those that the file names in its turn."""
+
+    path: str
+    faults: tuple[str, ...] = ()
+    variables: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return self.path
+
+
 class KafkaSettings(BaseSettings):
     """How to reach Kafka. `aws_region` is here because signing for AWS_MSK_IAM needs it."""
 
@@ -213,6 +227,20 @@ class KafkaSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load` hands in: neither os.environ nor files behind its back."""
         return (init_settings,)
+
+    @classmethod
+    def files(cls, given: Mapping[str, str], environ: Mapping[str, str]) -> Mapping[str, SettingsFile]:  # noqa: ARG003
+        """Fields whose value is what a file holds, not its path; `given`: the texts by field. Never raises."""
+        return {}
+
+    @classmethod
+    def missing(cls, given: Mapping[str, str]) -> Iterator[str]:  # noqa: ARG003 -- for subclasses
+        """Faults about fields that are required only where others are not set."""
+        yield from ()
+
+    def effective_besides(self) -> Mapping[str, object]:
+        """What the start-up line shows besides the variables, secrets masked."""
+        return {}
 
     def contradictions(self) -> Iterator[str]:
         """Faults between fields, each line naming the variables. Subclasses add theirs after super's."""
@@ -266,7 +294,7 @@ class KafkaSettings(BaseSettings):
             if not tls:
                 yield f"{name}: set, but KAFKA_SECURITY_PROTOCOL is {protocol!r}; allowed: with SSL or SASL_SSL only"
             elif reason := _unreadable(path):
-                yield f"{name}: {_cut(repr(path))} cannot be read ({reason}); allowed: a readable PEM file"
+                yield f"{name}: {cut(repr(path))} cannot be read ({reason}); allowed: a readable PEM file"
         pair = ("KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
         for name, other in (pair, pair[::-1]):
             if files[name] is None and files[other] is not None:
@@ -290,18 +318,22 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
     """Settings of `cls` from environment variables. Raises SettingsError with every fault found."""
     given = dict(_given(cls, environ))
     # Bytes that are not UTF-8 come as lone surrogates, over which pydantic stumbles without saying where.
-    wrong = {name for name, value in given.items() if not _is_unicode(value)}
+    wrong = {name for name, value in given.items() if not is_unicode(value)}
+    right = {name: value for name, value in given.items() if name not in wrong}
+    files = cls.files(right, environ)
+    faults = [*cls.missing(given), *(fault for file in files.values() for fault in file.faults)]
     try:
-        settings = cls.model_validate({name: value for name, value in given.items() if name not in wrong})
+        settings = cls.model_validate({**right, **files})
     except ValidationError as error:
         wrong |= {str(fault["loc"][0]) for fault in error.errors(include_url=False, include_input=False)}
         # `from None`: the cause would print the input, secrets included.
-        raise SettingsError(_faults(cls, wrong, given)) from None
-    if wrong:
-        raise SettingsError(_faults(cls, wrong, given))
-    if faults := tuple(settings.contradictions()):
+        raise SettingsError((*_faults(cls, wrong, given), *faults)) from None
+    if wrong or faults:
+        raise SettingsError((*_faults(cls, wrong, given), *faults))
+    if faults := list(settings.contradictions()):
         raise SettingsError(faults)
-    settings._warnings = tuple(_unknown(environ))  # noqa: SLF001 -- its only writer; the field stays out of the schema
+    known = {*VARIABLES, *(name for file in files.values() for name in file.variables)}
+    settings._warnings = tuple(_unknown(environ, known))  # noqa: SLF001 -- its only writer; the field stays out of the schema
     return settings
 
 
@@ -314,8 +346,10 @@ def effective(settings: KafkaSettings) -> dict[str, object]:
             value = MASK
         elif isinstance(value, str):
             value = _mask(field)(value)
+        elif isinstance(value, SettingsFile):
+            value = str(value)
         shown[variables_of(name, field)[0]] = value
-    return shown
+    return {**shown, **settings.effective_besides()}
 
 
 def variables_of(name: str, field: FieldInfo) -> tuple[str, ...]:
@@ -334,7 +368,8 @@ def _given(cls: type[KafkaSettings], environ: Mapping[str, str]) -> Iterator[tup
             yield name, spelling.get(value.casefold(), value)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """False for bytes that were not UTF-8 and came as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -342,16 +377,24 @@ def _faults(cls: type[KafkaSettings], wrong: Collection[str], given: Mapping[str
     """A line for each wrong field, in the order of the fields."""
     for name, field in cls.model_fields.items():
         if name in wrong:
-            value = given.get(name)
-            problem = "not set" if value is None else f"{_cut(repr(_mask(field)(value)))} is not allowed"
-            choices = _choices(field.annotation)
-            allowed = f"one of {', '.join(choices)}" if choices else _annotation(field, Allowed, Allowed("text")).text
-            yield f"{variables_of(name, field)[0]}: {problem}; allowed: {allowed}"
+            yield f"{variables_of(name, field)[0]}: {wrong_value(field, given.get(name))}"
 
 
-def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+def wrong_value(field: FieldInfo, value: str | None) -> str:
+    """What is wrong with a field's text, masked, and what is allowed; None = not set."""
+    problem = "not set" if value is None else f"{cut(repr(_mask(field)(value)))} is not allowed"
+    return f"{problem}; allowed: {allowed(field)}"
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field's value may be, in words."""
+    choices = _choices(field.annotation)
+    return f"one of {', '.join(choices)}" if choices else _annotation(field, Allowed, Allowed("text")).text
+
+
+def _unknown(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
     for name in sorted(environ):
-        if environ[name] and name.startswith(OUR_PREFIXES) and name not in VARIABLES and name not in NOT_OURS:
+        if environ[name] and name.startswith(OUR_PREFIXES) and name not in known and name not in NOT_OURS:
             near = difflib.get_close_matches(name, VARIABLES, n=1)
             yield f"{name}: no such setting, ignored" + (f"; did you mean {near[0]}?" if near else "")
 
@@ -395,5 +438,6 @@ def _unreadable(path: str) -> str | None:
     return None
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """The text, short enough for a line."""
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

@@ -31,12 +31,14 @@ BAD = [
     ("API_MAX_BODY_BYTES", "0", "a whole number from 1"),
     ("API_MAX_BODY_BYTES", "64M", "a whole number from 1"),
     ("API_MAX_RECORDS", "-1", "a whole number from 1"),
-    ("API_RATE_LIMIT_PER_MINUTE", "5", "'5' is not allowed; allowed: unset, the rate limit is not available in this"),
+    ("API_NEXT_POINTER", "next_url", "'next_url' is not allowed; allowed: unset for no further pages, or a JSON"),
+    ("API_RATE_LIMIT_PER_MINUTE", "0", "'0' is not allowed; allowed: a whole number from 1"),
+    ("API_RATE_LIMIT_PER_MINUTE", "2.5", "'2.5' is not allowed; allowed: a whole number from 1"),
+    ("API_ENDPOINTS", "/no/such/file", "'/no/such/file' cannot be read (No such file or directory); allowed: a TOML"),
     ("PUBLISH_MAX_UNACKED_BYTES", "1.5", "a whole number from 1"),
     ("POLL_INTERVAL_SECONDS", "0", "a number of seconds"),
     ("POLL_INTERVAL_SECONDS", "-2", "a number of seconds"),
-    ("SELECT", "changed", "'changed' is not allowed; allowed: random, all; changed is not available in this version"),
-    ("SELECT", "some", "'some' is not allowed; allowed: random, all"),
+    ("SELECT", "some", "'some' is not allowed; allowed: random, all, changed"),
     ("RECORD_KEY_POINTER", "symbol", "'symbol' is not allowed; allowed: none for no keys, or a JSON pointer"),
 ]
 
