@@ -62,13 +62,25 @@ class Client(Protocol):
 
 
 class Inquiries:
-    """About one topic and one group. Every method raises SourceError when the answer could not be had in time."""
+    """About one topic and one group. Every method raises SourceError when the answer could not be had in time.
 
-    def __init__(self, client: Client, *, topic: str, group: str, timeout_seconds: float) -> None:
+    `trouble` tells why brokers cannot be connected to, when that is so.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        topic: str,
+        group: str,
+        timeout_seconds: float,
+        trouble: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._client = client
         self._topic = topic
         self._group = group
         self._timeout_seconds = timeout_seconds
+        self._trouble = trouble
 
     async def committed(self, partitions: Collection[int]) -> Mapping[int, Committed | None]:
         """The group's offsets; None only when the coordinator itself said so."""
@@ -177,7 +189,7 @@ class Inquiries:
                     await asyncio.sleep(RETRY_SECONDS)
         except TimeoutError as error:
             self._hang_up()
-            why = f"last answer: {last!r}" if last else "no answer"
+            why = self._trouble() or (f"last answer: {last!r}" if last else "no answer")
             message = f"Kafka did not tell {subject} within {self._timeout_seconds:g} s ({why})"
             raise SourceError(message) from last or error
         except (KafkaError, NotImplementedError) as error:  # the latter: no common version of the request

@@ -19,6 +19,7 @@ from aiokafka.structs import TopicPartition
 from consumer.ports import SourceError
 from consumer.seams import BatchConsumer
 from consumer.views import BatchView
+from shared.kafka import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -103,7 +104,8 @@ async def open_log_reader(
             async with asyncio.timeout(timeout_seconds):
                 await consumer.start()
         except (KafkaError, TimeoutError, NotImplementedError) as error:
-            raise SourceError(f"no connection to Kafka to read topic {topic}: {error!r}") from error
+            message = f"no connection to Kafka to read topic {topic}: {unreachable(connection, error)}"
+            raise SourceError(message) from error
         yield LogReader(consumer, topic)
     finally:
         await _close(consumer, timeout_seconds)

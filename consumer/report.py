@@ -33,6 +33,7 @@ class Report:
     def __init__(self, registry: CollectorRegistry, *, each_record: bool) -> None:
         self.registry = registry
         self._each_record = each_record
+        self._reminders = logs.Reminders()
         self._records = Counter(
             "ticklake_consumer_records_stored", "Records in objects of the chain", registry=registry
         )
@@ -112,6 +113,11 @@ class Report:
         self._retries.labels(failure).inc()
         log.warning("Retrying", key=chunk.key, failure=failure, reason=reason, attempt=attempt, start=chunk.start)
 
+    def waiting_for(self, what: str, error: Exception) -> None:
+        """What a start needs is away. Asked for often, told once a minute."""
+        if self._reminders.due(what, str(error)):
+            self.asking_again(what, error)
+
     def asking_again(self, what: str, error: Exception) -> None:
         """A request that is repeated until it answers has failed."""
         log.warning("Asking again", what=what, reason=str(error))
@@ -167,6 +173,9 @@ class Report:
             log.warning("Commit not taken", outcome=outcome, reason=reason, hint="harmless: the bucket counts")
 
     def poll_failed(self, error: Exception) -> None:
+        """Kafka is away or refuses: found out every few seconds, told once a minute."""
+        if not self._reminders.due("poll", str(error)):
+            return
         log.warning("Kafka does not answer as needed", reason=str(error))
 
 

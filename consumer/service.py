@@ -153,7 +153,7 @@ class Service:
 
     def _waiting(self, what: str, error: Exception) -> None:
         self._probe.starting = f"starting: waiting for {what}: {error}"
-        self._report.asking_again(what, error)
+        self._report.waiting_for(what, error)
 
     def _stopped(self, signals: StopSignals) -> int:
         log.info("Stopped", signal=signals.received)

@@ -17,6 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiokafka.abc import ConsumerRebalanceListener
@@ -37,7 +38,7 @@ from consumer import inquiries
 from consumer.ports import CommitRefusedError, Fetched, OutOfRange, SourceError
 from consumer.seams import ABANDON_SECONDS, BatchConsumer
 from consumer.views import BatchView
-from shared.kafka import unreachable
+from shared.kafka import connection_trouble, unreachable
 from shared.logs import get_logger
 
 if TYPE_CHECKING:
@@ -124,7 +125,11 @@ class KafkaSource:
             raise
         self._consumer = consumer
         self._inquiries = inquiries.Inquiries(
-            consumer.client, topic=self._topic, group=self._group, timeout_seconds=self._request_timeout_seconds
+            consumer.client,
+            topic=self._topic,
+            group=self._group,
+            timeout_seconds=self._request_timeout_seconds,
+            trouble=partial(connection_trouble, self._options),
         )
 
     def join(self, listener: Listener) -> None:

@@ -95,12 +95,17 @@ class KafkaServer(Server):
         settings: Mapping[str, str] | None = None,
         jvm_options: tuple[str, ...] = JVM_OPTIONS,
         environ: Mapping[str, str] | None = None,
+        format_options: tuple[str, ...] = (),
     ) -> None:
-        """State lies under `folder`; `port` is preferred, not promised; `settings` are added to ours."""
+        """State lies under `folder`; `port` is preferred, not promised; `settings` are added to ours.
+
+        `format_options` are the storage tool's, for a new data folder: users that are there from the start.
+        """
         self._kafka = kafka
         self._folder = folder
         self._extra = dict(settings or {})
         self._jvm_options = jvm_options
+        self._format_options = format_options
         self._environ = dict(environ if environ is not None else installation.SHELL)
         self.port = free_port(port)
         self._controller_port = free_port()
@@ -125,7 +130,7 @@ class KafkaServer(Server):
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # The equals sign keeps an id that begins with a dash from being read as an option.
         arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._properties}", "--ignore-formatted")
-        command = self._kafka.command("kafka.tools.StorageTool", *arguments)
+        command = self._kafka.command("kafka.tools.StorageTool", *arguments, *self._format_options)
         done = subprocess.run(
             command, env=self._service_environ(), capture_output=True, text=True, timeout=FORMAT_SECONDS, check=False
         )

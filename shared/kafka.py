@@ -1,6 +1,7 @@
 """How to connect to Kafka: keyword arguments for any aiokafka client, from the settings.
 
-Owns: TLS contexts, SASL, the signing of AWS MSK IAM tokens. Does not own: any client, or its time-outs.
+Owns: TLS contexts, SASL, the signing of AWS MSK IAM tokens, what is said of brokers that cannot be used. Does not own:
+any client, or its time-outs; why an attempt failed (`kafka_connection`).
 Invariant: whatever is wrong with the TLS files is a SettingsError that names the variable.
 """
 
@@ -11,9 +12,9 @@ import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from shared import kafka_transport
+from shared import kafka_connection, kafka_transport
 from shared.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def connection_options(settings: KafkaSettings) -> dict[str, object]:
     """bootstrap_servers, security_protocol, ssl_context and sasl_* for AIOKafkaConsumer, -Producer and -AdminClient.
 
     Raises SettingsError when a certificate cannot be used. Whoever asks is about to make a client: on uvloop those need
-    `kafka_transport`.
+    `kafka_transport`, and on all loops `kafka_connection` keeps them from knocking too often.
     """
     kafka_transport.mend()
+    kafka_connection.watch()
     options: dict[str, object] = {
         "bootstrap_servers": [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         "security_protocol": settings.kafka_security_protocol,
@@ -51,16 +53,36 @@ def connection_options(settings: KafkaSettings) -> dict[str, object]:
 
 
 def unreachable(options: Mapping[str, object], error: Exception) -> str:
-    """For people: which brokers cannot be used, why, and what to check. `options` as of `connection_options`."""
-    servers = cast("Sequence[str]", options["bootstrap_servers"])
+    """For people: which brokers cannot be used, why, and what to check. `options` as of `connection_options`.
+
+    aiokafka's errors hide the cause: it is what the last attempts with these options ran into.
+    """
+    servers = ",".join(cast("Sequence[str]", options["bootstrap_servers"]))
+    trouble = connection_trouble(options)
     if isinstance(error, TimeoutError):
-        why = "no answer in time"
+        why = "no answer in time" + (f"; {trouble}" if trouble else "")
+    elif isinstance(error, KafkaConnectionError) and trouble:
+        return f"{servers} cannot be used: {trouble.removeprefix(f'{servers}: ')}"
     elif isinstance(error, KafkaConnectionError):
-        # Its own text is a list of address tuples; what happened to each, aiokafka has logged.
+        # Its own text is a list of address tuples.
         why = f"none accepts the connection as {options['security_protocol']}"
     else:
         why = str(error) or type(error).__name__
-    return f"{','.join(servers)} cannot be used: {why}; check {CONNECTION_VARIABLES}"
+    return f"{servers} cannot be used: {why}; check {CONNECTION_VARIABLES}"
+
+
+def connection_trouble(options: Mapping[str, object]) -> str | None:
+    """Why brokers cannot be connected to at present, each named; None when the last attempt at each was good."""
+    brokers: dict[str, list[str]] = {}
+    for broker, reason in kafka_connection.ATTEMPTS.reasons(kafka_connection.Login.of_options(options)).items():
+        brokers.setdefault(reason, []).append(broker)
+    return "; ".join(f"{','.join(named)}: {reason}" for reason, named in brokers.items()) or None
+
+
+class TokenError(KafkaError):  # type: ignore[misc] # aiokafka has no types
+    """No token could be signed. One of Kafka's errors, so that aiokafka's clients take it for a failed attempt."""
+
+    retriable = True
 
 
 class MskTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no types
@@ -70,9 +92,13 @@ class MskTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka 
         self._sign = sign
 
     async def token(self) -> str:
-        """A fresh token; aiokafka asks at every connection. TimeoutError after TOKEN_TIMEOUT_SECONDS."""
+        """A fresh token; aiokafka asks at every connection. TimeoutError after TOKEN_TIMEOUT_SECONDS, or TokenError."""
         async with asyncio.timeout(TOKEN_TIMEOUT_SECONDS):
-            return await asyncio.to_thread(self._sign)
+            try:
+                return await asyncio.to_thread(self._sign)
+            except Exception as error:  # whatever the AWS SDK raises is told, and asked again at the next connection
+                said = f"{type(error).__name__}: {error}"
+                raise TokenError(f"no token for AWS_MSK_IAM ({said}): check the AWS credentials") from error
 
 
 def _msk_signer(region: str) -> Callable[[], str]:

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 NOISE_INTERVAL_SECONDS: Final = 10.0
+REMIND_SECONDS: Final = 60.0
+# What aiokafka says of attempts to connect, at each of them; we tell why they fail (`kafka_connection`), once a minute.
+_TOLD: Final = frozenset(
+    {
+        'Unable connect to "%s:%s": %s',
+        "Unable connect to node with id %s: %s",
+        'Unable to request metadata from "%s:%s": %s',
+        "Unable to update metadata from %s",
+    }
+)
 _NOISE_MEMORY = 256  # templates remembered; libraries have fewer, unless one formats its messages itself
 
 # Never below INFO, whatever LOG_LEVEL says: aiokafka and botocore at DEBUG log requests with their contents. And their
@@ -109,6 +119,8 @@ class NoiseLimit(logging.Filter):
         """Whether the record may pass."""
         if record.name != self._prefix and not record.name.startswith(self._prefix + "."):
             return True
+        if str(record.msg) in _TOLD:
+            return False
         key = (record.name, str(record.msg))
         now = self._clock()
         passed, suppressed = self._seen.pop(key, (-float("inf"), 0))
@@ -120,6 +132,23 @@ class NoiseLimit(logging.Filter):
         self._seen[key] = (now, 0)
         if len(self._seen) > _NOISE_MEMORY:
             self._seen.pop(next(iter(self._seen)))
+        return True
+
+
+class Reminders:
+    """For what is found out again and again: `due` when it is new, and then once in REMIND_SECONDS while it lasts."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[tuple[str, ...], float] = {}
+
+    def due(self, *fact: str) -> bool:
+        """Whether to tell it now; then it counts as told."""
+        now = self._clock()
+        self._told = {other: at for other, at in self._told.items() if now - at < REMIND_SECONDS}
+        if fact in self._told:
+            return False
+        self._told[fact] = now
         return True
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
 import sys
 from typing import TYPE_CHECKING
 
+import aiokafka.client
 import pytest
 import structlog
 
@@ -162,9 +164,9 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere(*, terminal: bool, is_
 
 def test_library_lines_have_the_same_shape() -> None:
     stream = configured()
-    logging.getLogger("aiokafka.conn").error("Unable connect to node with id %s: %s", 1, "refused")
+    logging.getLogger("aiokafka.conn").error("Failed fetch messages from %s: %s", 1, "refused")
     (line,) = stream.lines()
-    assert (line["event"], line["level"]) == ("Unable connect to node with id 1: refused", "error")
+    assert (line["event"], line["level"]) == ("Failed fetch messages from 1: refused", "error")
     assert line["logger"] == "aiokafka.conn"
     assert "timestamp" in line
 
@@ -222,6 +224,23 @@ def test_the_memory_for_noise_is_bounded() -> None:
     for number in range(10_000):
         assert limit.filter(logging.LogRecord("aiokafka", logging.ERROR, "", 0, f"{number}", (), None))
     assert len(limit._seen) <= 256
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ('Unable connect to "%s:%s": %s', ("h", 1, "refused")),
+        ("Unable connect to node with id %s: %s", (1, "refused")),
+        ('Unable to request metadata from "%s:%s": %s', ("h", 1, "refused")),
+        ("Unable to update metadata from %s", ([1],)),
+    ],
+)
+def test_that_no_connection_was_made_is_left_to_those_who_know_why(template: str, words: tuple[object, ...]) -> None:
+    stream = configured(level="DEBUG")
+    logging.getLogger("aiokafka.client").error(template, *words)
+    assert stream.getvalue() == ""
+    source = inspect.getsource(aiokafka.client)
+    assert template in source, "aiokafka words it in another way now"
 
 
 def test_the_suppressed_count_is_a_field() -> None:
