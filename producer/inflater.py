@@ -18,15 +18,19 @@ _GZIP_NAMES = {"gzip", "x-gzip"}
 
 
 class Inflater:
-    """Takes chunks as they come from the wire, gives the decoded body. Raises BodyError."""
+    """Takes chunks as they come from the wire, gives the decoded body. Raises BodyError.
 
-    def __init__(self, content_encoding: str, max_bytes: int) -> None:
+    `taken_bytes` of the cap are in use already, by the pages before this one.
+    """
+
+    def __init__(self, content_encoding: str, max_bytes: int, taken_bytes: int = 0) -> None:
         coding = content_encoding.strip().lower()
         if coding not in _IDENTITY | _GZIP_NAMES:
             reason = "not usable: a Content-Encoding that was not offered (only gzip is)"
             raise BodyError(reason, coding.encode())
         self._inflater = zlib.decompressobj(_GZIP) if coding in _GZIP_NAMES else None
         self._max_bytes = max_bytes
+        self._room_bytes = max_bytes - taken_bytes
         self._body = bytearray()
 
     def feed(self, chunk: bytes) -> None:
@@ -56,7 +60,7 @@ class Inflater:
         return self._body
 
     def _append(self, piece: bytes) -> None:
-        if len(self._body) + len(piece) > self._max_bytes:
+        if len(self._body) + len(piece) > self._room_bytes:
             reason = f"not usable: the decoded body is larger than API_MAX_BODY_BYTES ({self._max_bytes})"
             raise BodyError(reason, bytes(self._body[:4096]))
         self._body += piece
