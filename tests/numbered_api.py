@@ -70,10 +70,12 @@ class Account:
     lost: tuple[RecordId, ...]  # said to be acknowledged, and not in the topic
     doubled: tuple[RecordId, ...]  # more than once in the topic
     strange: tuple[RecordId, ...]  # in the topic, though the API never gave it
+    missing: tuple[RecordId, ...]  # given by the API, and not in the topic
     said_again: tuple[int, ...]  # polls whose records were said to be sent more than once
     in_topic: int  # records of the topic, doubles and all
     said: int  # records said to be acknowledged
     said_polls: frozenset[int]
+    cut_off: frozenset[int]  # the last poll, when nothing of it is in the topic: its fetch may have been cancelled
 
 
 def account(api: NumberedApi, sizes_said: Sequence[int], values: Iterable[bytes]) -> Account:
@@ -81,14 +83,18 @@ def account(api: NumberedApi, sizes_said: Sequence[int], values: Iterable[bytes]
     found = Counter(map(record_id, values))
     polls = Counter(map(api.poll_of, sizes_said))
     said = [RecordId(poll, place) for poll in polls for place in range(api.served[poll])]
+    given = [RecordId(poll, place) for poll, size in enumerate(api.served) for place in range(size)]
+    reached = {each.poll for each in found}
     return Account(
         lost=tuple(sorted(each for each in said if each not in found)),
         doubled=tuple(sorted(each for each, times in found.items() if times > 1)),
         strange=tuple(sorted(each for each in found if not _handed_out(api, each))),
+        missing=tuple(each for each in given if each not in found),
         said_again=tuple(sorted(poll for poll, times in polls.items() if times > 1)),
         in_topic=found.total(),
         said=sum(sizes_said),
         said_polls=frozenset(polls),
+        cut_off=frozenset({len(api.served) - 1} - reached if api.served else ()),
     )
 
 

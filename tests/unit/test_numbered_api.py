@@ -28,6 +28,8 @@ def test_all_in_order_is_no_finding() -> None:
     found = account(api, [2, 4], polls[0] + polls[2])
     assert (found.lost, found.doubled, found.strange, found.said_again) == ((), (), (), ())
     assert (found.said, found.in_topic) == (6, 6)
+    assert found.missing == tuple(RecordId(1, place) for place in range(3))
+    assert found.cut_off == frozenset()
     assert found.said_polls == {0, 2}
 
 
@@ -40,6 +42,12 @@ def test_each_kind_of_finding_is_seen() -> None:
     assert found.strange == (RecordId(7, 0),)
     assert found.said_again == (1,)
     assert found.in_topic == 7
+
+
+def test_a_last_poll_of_which_nothing_arrived_may_have_been_cut_off() -> None:
+    api, polls = served(3)
+    assert account(api, [], polls[0]).cut_off == {2}
+    assert account(api, [], polls[2][:1]).cut_off == frozenset()
 
 
 def test_a_number_of_records_that_no_poll_had_is_refused() -> None:
