@@ -12,6 +12,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import struct
+from binascii import hexlify
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,11 +35,41 @@ class SchemaError(ValueError):
 
 def event_id(source: str, key: bytes | None, value: bytes) -> str:
     """32 hex digits that name a quote: the same source, key and value give the same id whoever publishes them."""
-    digest = hashlib.sha256()
-    for part in (source.encode(), key or b"", value):
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.hexdigest()[:32]
+    return EventHeaders(source=source, time="").event_id(key, value).decode()
+
+
+class EventHeaders:
+    """Writes the headers of quotes that one answer brought: what they have in common is encoded once.
+
+    `source` is the URL they came from; `time`, RFC 3339 UTC, when they arrived.
+    """
+
+    __slots__ = ("_hashed_source", "_source", "_time")
+
+    def __init__(self, *, source: str, time: str) -> None:
+        encoded = source.encode()
+        self._source = ("ce_source", encoded)
+        self._time = ("ce_time", time.encode())
+        self._hashed_source = _LENGTH(len(encoded)) + encoded
+
+    def event_id(self, key: bytes | None, value: bytes) -> bytes:
+        """The `ce_id`: the first half of SHA-256, in hex, over source, key and value, each after its length."""
+        named = key or b""
+        parts = (self._hashed_source, _LENGTH(len(named)), named, _LENGTH(len(value)), value)
+        return hexlify(hashlib.sha256(b"".join(parts)).digest()[:16])
+
+    def of(self, key: bytes | None, value: bytes) -> list[tuple[str, bytes]]:
+        """The headers of one quote. Its subject is its key, left out when null."""
+        headers = [_CONTENT_TYPE, _SPEC_VERSION, ("ce_id", self.event_id(key, value)), self._source, _TYPE, self._time]
+        if key is not None:
+            headers.append(("ce_subject", key))
+        return headers
+
+
+_LENGTH = struct.Struct(">Q").pack
+_CONTENT_TYPE = ("content-type", b"application/json")
+_SPEC_VERSION = ("ce_specversion", b"1.0")
+_TYPE = ("ce_type", EVENT_TYPE.encode())
 
 
 def record_headers(*, event_id: str, source: str, time: str, subject: bytes | None) -> list[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from shared.schemas import (
     MAX_NESTING,
     Envelope,
+    EventHeaders,
     Layout,
     ObjectMetadata,
     SchemaError,
@@ -23,7 +24,6 @@ from shared.schemas import (
     event_id,
     is_json_value,
     nested_too_deep,
-    record_headers,
     sign_offset,
     signer,
 )
@@ -53,11 +53,11 @@ VALUES = (
 
 
 def test_headers_are_those_of_cloudevents_in_binary_mode() -> None:
-    headers = record_headers(event_id="ab" * 16, source="https://x/y", time="2026-01-02T03:04:05Z", subject=b"AAPL")
+    headers = EventHeaders(source="https://x/y", time="2026-01-02T03:04:05Z").of(b"AAPL", b"{}")
     assert headers == [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
-        ("ce_id", b"ab" * 16),
+        ("ce_id", event_id("https://x/y", b"AAPL", b"{}").encode()),
         ("ce_source", b"https://x/y"),
         ("ce_type", b"ticklake.quote.v1"),
         ("ce_time", b"2026-01-02T03:04:05Z"),
@@ -66,8 +66,9 @@ def test_headers_are_those_of_cloudevents_in_binary_mode() -> None:
 
 
 def test_a_null_key_has_no_subject() -> None:
-    names = [name for name, _ in record_headers(event_id="", source="", time="", subject=None)]
+    names = [name for name, _ in EventHeaders(source="", time="").of(None, b"")]
     assert "ce_subject" not in names
+    assert ("ce_subject", b"") in EventHeaders(source="", time="").of(b"", b"")
 
 
 @pytest.mark.parametrize(
