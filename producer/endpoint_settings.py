@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from producer.endpoint import AUTH_ALLOWED, build_endpoint, check_key, parse_auth, split_url
 from producer.pointer import parse_pointer
 from producer.selection import Select
-from shared.settings import MASK, Allowed, Count, Shown, without_credentials
+from shared.settings import MASK, VARIABLES, Allowed, Bytes, Count, Seconds, Shown, Topic, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NO_KEYS: Final = "none"
 URL_ALLOWED: Final = "http://HOST[:PORT]/PATH[?QUERY] or https://…, spaces and the like percent-encoded"
+ENDPOINT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _POINTER_ALLOWED: Final = "a JSON pointer, for example /tickers or /results/0 ('~' is written ~0, '/' inside a name ~1)"
 
 
@@ -47,7 +48,7 @@ def _auth(text: str) -> str:
 
 
 def _shown_auth(text: str) -> str:
-    """What does not look like a way and a name may be the key itself, pasted into the wrong place."""
+    """A text that does not look like a way and a name may be the key itself, pasted into the wrong place."""
     way, colon, name = text.partition(":")
     way = way if re.fullmatch(r"[A-Za-z]{0,10}", way) else MASK
     return f"{way}{colon}{name if re.fullmatch(r'[A-Za-z0-9_.-]{0,40}', name) else MASK}"
@@ -66,6 +67,23 @@ def _select(text: str) -> str:
     return Select(text.lower()).value
 
 
+def _name(text: str) -> str:
+    if not ENDPOINT_NAME.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,127}", text) or text in VARIABLES:
+        raise ValueError
+    return text
+
+
+def shown_variable(text: str) -> str:
+    """A text that does not look like a variable's name may be the key itself, pasted into the wrong place."""
+    return text if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", text) else MASK
+
+
 Url = Annotated[str, AfterValidator(_url), Shown(without_credentials), Allowed(URL_ALLOWED)]
 AuthWay = Annotated[str, AfterValidator(_auth), Shown(_shown_auth), Allowed(AUTH_ALLOWED)]
 RecordsPointer = Annotated[str, AfterValidator(_pointer), Allowed(f"unset for the root, or {_POINTER_ALLOWED}")]
@@ -75,6 +93,40 @@ NextPointer = Annotated[
 KeyPointer = Annotated[str, AfterValidator(_key_pointer), Allowed(f"{NO_KEYS} for no keys, or {_POINTER_ALLOWED}")]
 SelectWord = Annotated[str, AfterValidator(_select), Allowed(", ".join(Select))]
 RateLimit = Count
+
+
+class EndpointTable(BaseModel):
+    """One `[[endpoint]]` as it is written. Strict: a text is no number, a boolean neither."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[
+        str, AfterValidator(_name), Allowed("1 to 40 of a-z, 0-9, '_' and '-', the first a letter or a digit")
+    ]
+    url: Annotated[Url, Field(repr=False)]
+    auth: AuthWay = "bearer"
+    key_variable: (
+        Annotated[
+            str,
+            AfterValidator(_variable),
+            Shown(shown_variable),
+            Allowed(
+                "the name of the environment variable that holds the key, in capitals, none of ticklake's own,"
+                " for example MASSIVE_API_KEY"
+            ),
+        ]
+        | None
+    ) = None
+    records_pointer: RecordsPointer = ""
+    next_pointer: NextPointer | None = None
+    key_pointer: KeyPointer | None = None
+    interval_seconds: Seconds | None = None
+    timeout_seconds: Seconds | None = None
+    max_body_bytes: Bytes | None = None
+    max_records: Count | None = None
+    select: SelectWord | None = None
+    topic: Topic | None = None
+    rate_limit_per_minute: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +180,7 @@ def contradiction(url: str, way: str, key: str | None, called: Mapping[str, str]
     named = called["key_variable"]
     if key is None:
         if auth.way in {"query", "header"}:
-            return "auth", f"{auth.way}:{auth.name} needs {named}, which is not set"
+            return "auth", f"{_shown_auth(way)} needs {named}, which is not set"
         return None
     if auth.way == "none":
         return "auth", f"none sends no key, but {named} is set; unset one of them"
@@ -139,5 +191,5 @@ def contradiction(url: str, way: str, key: str | None, called: Mapping[str, str]
     try:
         check_key(key, auth)
     except ValueError as error:
-        return "key_variable", f"'{MASK}' is not allowed with {called['auth']}={way!r}; allowed: {error}"
+        return "key_variable", f"'{MASK}' is not allowed with {called['auth']}={_shown_auth(way)!r}; allowed: {error}"
     return None

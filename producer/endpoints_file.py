@@ -14,34 +14,12 @@ import difflib
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
-from producer.endpoint_settings import (
-    AuthWay,
-    KeyPointer,
-    NextPointer,
-    RateLimit,
-    RecordsPointer,
-    SelectWord,
-    Url,
-)
-from shared.settings import (
-    MASK,
-    VARIABLES,
-    Allowed,
-    Bytes,
-    Count,
-    Seconds,
-    SettingsFile,
-    Shown,
-    Topic,
-    allowed,
-    cut,
-    is_unicode,
-    wrong_value,
-)
+from producer.endpoint_settings import ENDPOINT_NAME, EndpointTable, shown_variable
+from shared.settings import MASK, SettingsFile, allowed, cut, is_unicode, may_be_secret, wrong_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,59 +30,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 _FILE_ALLOWED: Final = "a TOML file of [[endpoint]] tables, see docs/endpoints.md"
 _KEY_HINT: Final = "keys never stand in the file; allowed: key_variable, the name of the variable that holds the key"
 _KEY_MEMBERS: Final = frozenset({"key", "api_key", "apikey", "token", "secret", "password"})
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _QUOTABLE_BITS: Final = 128
-
-
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise ValueError
-    return text
-
-
-def _variable(text: str) -> str:
-    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,127}", text) or text in VARIABLES:
-        raise ValueError
-    return text
-
-
-def shown_variable(text: str) -> str:
-    """The name of a variable; what does not look like one may be the key itself, pasted into the wrong place."""
-    return text if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", text) else MASK
-
-
-class EndpointTable(BaseModel):
-    """One `[[endpoint]]` as it is written. Strict: a text is no number, a boolean neither."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
-
-    name: Annotated[
-        str, AfterValidator(_name), Allowed("1 to 40 of a-z, 0-9, '_' and '-', the first a letter or a digit")
-    ]
-    url: Annotated[Url, Field(repr=False)]
-    auth: AuthWay = "bearer"
-    key_variable: (
-        Annotated[
-            str,
-            AfterValidator(_variable),
-            Shown(shown_variable),
-            Allowed(
-                "the name of the environment variable that holds the key, in capitals, none of ticklake's own,"
-                " for example MASSIVE_API_KEY"
-            ),
-        ]
-        | None
-    ) = None
-    records_pointer: RecordsPointer = ""
-    next_pointer: NextPointer | None = None
-    key_pointer: KeyPointer | None = None
-    interval_seconds: Seconds | None = None
-    timeout_seconds: Seconds | None = None
-    max_body_bytes: Bytes | None = None
-    max_records: Count | None = None
-    select: SelectWord | None = None
-    topic: Topic | None = None
-    rate_limit_per_minute: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +65,7 @@ def read_endpoints_file(path: str, environ: Mapping[str, str]) -> EndpointsFile:
     for number, members in enumerate(written, 1):
         keyed, found = _read_table(members, environ)
         name, label = members.get("name"), str(number)
-        if isinstance(name, str) and _NAME.fullmatch(name):
+        if isinstance(name, str) and ENDPOINT_NAME.fullmatch(name):
             if (first := numbers.setdefault(name, number)) == number:
                 label = repr(name)
             else:
@@ -188,7 +114,7 @@ def _tables(content: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]
         msg = "holds an endpoint that is not written as a table [[endpoint]]"
         raise _UnusableError(msg)
     if not tables:
-        near = difflib.get_close_matches("endpoint", content, n=1)
+        near = difflib.get_close_matches("endpoint", content.keys() - {"endpoint"}, n=1)
         msg = "holds no endpoint" + (f", but {_quoted(near[0])}" if near else "")
         raise _UnusableError(msg)
     return tables, [_unknown(member, ["endpoint"]) for member in content if member != "endpoint"]
@@ -228,6 +154,8 @@ def _wrong(field: FieldInfo, value: object, kind: str) -> str:
     """In the words of the variables; what no variable could hold is told by its kind alone."""
     if value is None or isinstance(value, str):
         return ("the text " if kind in {"int_type", "float_type"} else "") + wrong_value(field, value)
+    if may_be_secret(field) and isinstance(value, int | float):
+        return f"a number is not allowed; allowed: {allowed(field)}"
     return f"{_kind(value)} is not allowed; allowed: {allowed(field)}"
 
 

@@ -8,6 +8,7 @@ how a setting is read and how a fault is told (`shared.settings`), what a member
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, SecretStr
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from producer.endpoint import Endpoint
-    from producer.endpoints_file import EndpointTable
+    from producer.endpoint_settings import EndpointTable
     from producer.pointer import Pointer
     from shared.settings import SettingsFile
 
@@ -107,7 +108,7 @@ class Settings(ServiceSettings):
             if (found := contradiction(keyed.table.url, keyed.table.auth, _text(keyed.key), called)) is not None:
                 yield f"{self.api_endpoints.place(keyed.table.name)}: {found[0]}: {found[1]}"
 
-    @property
+    @cached_property
     def endpoints(self) -> tuple[EndpointSettings, ...]:
         """Every endpoint to be polled: those of the file, else the one of the variables."""
         if self.api_endpoints is None:

@@ -392,6 +392,11 @@ def allowed(field: FieldInfo) -> str:
     return f"one of {', '.join(choices)}" if choices else _annotation(field, Allowed, Allowed("text")).text
 
 
+def may_be_secret(field: FieldInfo) -> bool:
+    """Whether a value of the field is not shown as it is."""
+    return SecretStr in _flat(field.annotation) or any(isinstance(a, Shown) for a in _annotations(field))
+
+
 def _unknown(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
     for name in sorted(environ):
         if environ[name] and name.startswith(OUR_PREFIXES) and name not in known and name not in NOT_OURS:
@@ -410,7 +415,12 @@ A = TypeVar("A", Allowed, Shown)
 
 def _annotation(field: FieldInfo, kind: type[A], default: A) -> A:
     """The annotation of a field, be it on the field or inside `X | None`."""
-    return next((a for a in (*field.metadata, *_flat(field.annotation)) if isinstance(a, kind)), default)
+    return next((a for a in _annotations(field) if isinstance(a, kind)), default)
+
+
+def _annotations(field: FieldInfo) -> Iterator[Any]:
+    yield from field.metadata
+    yield from _flat(field.annotation)
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:  # noqa: ANN401 -- whatever may stand in an annotation

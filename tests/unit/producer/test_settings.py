@@ -22,6 +22,9 @@ BAD = [
     ("API_AUTH", "basic", "'basic' is not allowed; allowed: bearer, query:NAME, header:NAME, none"),
     ("API_AUTH", "query:", "allowed: bearer, query:NAME"),
     ("API_AUTH", "header:Host", "allowed: bearer, query:NAME"),
+    ("API_AUTH", f"query:apiKey={CANARY}", "'query:********' is not allowed; allowed: bearer, query:NAME"),
+    ("API_AUTH", f"Bearer {CANARY}", "'********' is not allowed; allowed: bearer, query:NAME"),
+    ("API_AUTH", f"header:X-Key: {CANARY}", "'header:********' is not allowed; allowed: bearer, query:NAME"),
     ("API_RECORDS_POINTER", "tickers", "'tickers' is not allowed; allowed: unset for the root, or a JSON pointer"),
     ("API_RECORDS_POINTER", "/a~", "a JSON pointer"),
     ("API_TIMEOUT_SECONDS", "0", "'0' is not allowed; allowed: a number of seconds above 0"),
@@ -62,22 +65,44 @@ def test_a_bad_value_is_one_line_that_names_it_and_what_is_allowed(name: str, va
 
 
 @pytest.mark.parametrize(
-    ("environ", "named"),
+    ("environ", "said"),
     [
-        ({"API_KEY": CANARY, "API_AUTH": "none"}, "API_AUTH"),
-        ({"API_AUTH": "query:apiKey"}, "API_AUTH"),
-        ({"API_AUTH": "header:X-Key"}, "API_AUTH"),
-        ({"API_URL": f"https://me:{CANARY}@h/", "API_KEY": CANARY}, "API_URL"),
-        ({"API_URL": f"https://h/?apiKey={CANARY}", "API_KEY": CANARY, "API_AUTH": "query:apiKey"}, "API_AUTH"),
-        ({"KAFKA_SASL_PASSWORD": CANARY}, "KAFKA_SASL_PASSWORD"),
+        ({"API_KEY": CANARY, "API_AUTH": "none"}, "API_AUTH: none sends no key, but API_KEY is set; unset one of them"),
+        ({"API_AUTH": "query:apiKey"}, "API_AUTH: query:apiKey needs API_KEY, which is not set"),
+        ({"API_AUTH": "header:X-Key"}, "API_AUTH: header:X-Key needs API_KEY, which is not set"),
+        (
+            {"API_URL": f"https://me:{CANARY}@h/", "API_KEY": CANARY},
+            "API_URL: its user info and API_KEY would both be the Authorization header; remove one of them",
+        ),
+        (
+            {"API_URL": f"https://me:{CANARY}@h/", "API_KEY": CANARY, "API_AUTH": "header:authorization"},
+            "API_URL: its user info and API_KEY would both be the Authorization header; remove one of them",
+        ),
+        (
+            {"API_URL": f"https://h/?apiKey={CANARY}", "API_KEY": CANARY, "API_AUTH": "query:apiKey"},
+            "API_AUTH: the query of API_URL has the parameter apiKey already; remove one of them",
+        ),
+        (
+            {"API_KEY": f"{CANARY} ", "API_AUTH": "header:X-K"},
+            (
+                "API_KEY: '********' is not allowed with API_AUTH='header:X-K'; allowed: a key sent in a header has"
+                " printable ASCII characters only and no spaces around it"
+            ),
+        ),
+        (
+            {"KAFKA_SASL_PASSWORD": CANARY},
+            (
+                "KAFKA_SASL_PASSWORD: set, but KAFKA_SECURITY_PROTOCOL is 'PLAINTEXT'; allowed: with SASL_SSL or"
+                " SASL_PLAINTEXT only"
+            ),
+        ),
     ],
 )
-def test_contradictions_are_one_line_without_secrets(environ: dict[str, str], named: str) -> None:
+def test_contradictions_are_one_line_without_secrets(environ: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load(Settings, {**GOOD, **environ})
-    (fault,) = caught.value.faults
-    assert fault.startswith(f"{named}: ")
-    assert CANARY not in fault
+    assert caught.value.faults == (said,)
+    assert CANARY not in said
 
 
 def test_contradictions_wait_until_every_field_is_right() -> None:
@@ -107,6 +132,35 @@ def test_values_are_taken_in_any_case() -> None:
     assert settings.key_pointer is None
     assert settings.endpoint.headers["x-k"] == "k"
     assert settings.records_pointer.names == parse_pointer("").names
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("API_ENDPOINT", "API_ENDPOINTS"),
+        ("API_ENDPOINT_FILE", "API_ENDPOINTS"),
+        ("API_NEXT_POINTR", "API_NEXT_POINTER"),
+        ("API_NEXT_PAGE_POINTER", "API_NEXT_POINTER"),
+        ("API_RATE_LIMIT", "API_RATE_LIMIT_PER_MINUTE"),
+        ("API_RATELIMIT_PER_MINUTE", "API_RATE_LIMIT_PER_MINUTE"),
+        ("API_RATE_LIMIT_PER_MIN", "API_RATE_LIMIT_PER_MINUTE"),
+        ("API_KEYS", "API_KEY"),
+        ("API_URI", "API_URL"),
+        ("API_AUTHENTICATION", "API_AUTH"),
+        ("API_TIMEOUT", "API_TIMEOUT_SECONDS"),
+        ("API_MAX_BODY_SIZE", "API_MAX_BODY_BYTES"),
+        ("API_RECORD_POINTER", "API_RECORDS_POINTER"),
+        ("POLL_INTERVAL", "POLL_INTERVAL_SECONDS"),
+        ("POLL_INTERVALL_SECONDS", "POLL_INTERVAL_SECONDS"),
+        ("SELECTION", "SELECT"),
+        ("SELECT_MODE", "SELECT"),
+        ("RECORD_KEY", "RECORD_KEY_POINTER"),
+        ("PUBLISH_MAX_UNACKED", "PUBLISH_MAX_UNACKED_BYTES"),
+    ],
+)
+def test_a_misspelling_is_warned_of_with_the_nearest_name(typo: str, meant: str) -> None:
+    settings = load(Settings, {**GOOD, typo: CANARY})
+    assert settings.warnings == (f"{typo}: no such setting, ignored; did you mean {meant}?",)
 
 
 def test_the_start_up_line_has_every_setting_and_no_secret() -> None:
