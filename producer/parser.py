@@ -61,7 +61,7 @@ class SetAside:
 class Parsed:
     """What a body held. `found`: whether there was anything at the pointer at all."""
 
-    records: Sequence[msgspec.Raw]
+    records: Sequence[bytes]
     set_aside: Sequence[SetAside] = field(default=())
     found: bool = True
 
@@ -88,6 +88,8 @@ def record_key(record: bytes | msgspec.Raw, pointer: Pointer | None) -> bytes | 
     """The record's Kafka key: a string's UTF-8, a number's or boolean's JSON literal, else None."""
     if pointer is None:
         return None
+    if type(record) is bytes and (key := pointer.leading_string(record)) is not None:
+        return key
     value = pointer.find(msgspec.Raw(record))
     if value is None:
         return None
@@ -104,16 +106,15 @@ def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, *, dee
     if len(items) > max_records:
         reason = f"holds {len(items)} records, API_MAX_RECORDS allows {max_records}"
         raise BodyError(reason, bytes(body[: _quoted_bytes(body)]))
-    records: list[msgspec.Raw] = []
+    records: list[bytes] = []
     set_aside: list[SetAside] = []
-    for index, item in enumerate(items):
-        value = bytes(item)
+    for index, value in enumerate(map(bytes, items)):
         if value[0] != _OBJECT_START:
             set_aside.append(SetAside(index=index, reason="not_an_object", first_bytes=value[:_FIRST_BYTES]))
         elif deep is not None and deep in value:
             set_aside.append(SetAside(index=index, reason="nested_too_deep", first_bytes=value[:_FIRST_BYTES]))
         else:
-            records.append(item)
+            records.append(value)
     return Parsed(records=records, set_aside=set_aside)
 
 

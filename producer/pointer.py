@@ -34,7 +34,13 @@ def parse_pointer(text: str) -> Pointer:
         msg = "in a JSON pointer '~' is written ~0 and a '/' inside a name is written ~1"
         raise ValueError(msg)
     names = tuple(name.replace("~1", "/").replace("~0", "~") for name in text.split("/")[1:])
-    return Pointer(text=text, names=names, steps=tuple(_step(name) for name in names), array=_array_decoder(names))
+    return Pointer(
+        text=text,
+        names=names,
+        steps=tuple(_step(name) for name in names),
+        array=_array_decoder(names),
+        leading_string=_leading_string(names),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +49,16 @@ class Pointer:
 
     `array` decodes a document in one pass to the list of raw items at the pointer; it raises
     msgspec.ValidationError when there is no array. It is None where the names forbid that short cut.
+
+    `leading_string` reads a string at the pointer from a document that begins with it, as records mostly begin with
+    their key: half the cost of `find`. Its bytes without the quotes, or None, which says nothing: `find` it then.
     """
 
     text: str
     names: tuple[str, ...]
     steps: tuple[Callable[[Document], msgspec.Raw | None], ...]
     array: Callable[[bytes | bytearray], list[msgspec.Raw]] | None
+    leading_string: Callable[[bytes], bytes | None]
 
     def find(self, document: msgspec.Raw) -> msgspec.Raw | None:
         """The value at the pointer, or None. `document` must be valid JSON."""
@@ -100,6 +110,23 @@ def _array_decoder(names: tuple[str, ...]) -> Callable[[bytes | bytearray], list
         return items
 
     return array
+
+
+def _leading_string(names: tuple[str, ...]) -> Callable[[bytes], bytes | None]:
+    if len(names) != 1 or not names[0].isascii() or not names[0].isprintable() or set(names[0]) & {'"', "\\"}:
+        return lambda _document: None
+    quoted = f'"{names[0]}"'.encode()
+    space = rb"[ \t\r\n]*"
+    begins = re.compile(rb"\{" + space + re.escape(quoted) + space + rb":" + space + rb'"([^"\\]*)"').match
+
+    def leading_string(document: bytes) -> bytes | None:
+        found = begins(document)
+        # A second member of the same name would count instead; written with escapes, it needs a backslash.
+        if found is None or b"\\" in document or document.count(quoted) != 1:
+            return None
+        return found[1]
+
+    return leading_string
 
 
 def _member_decoder(name: str, kind: Any, default: object) -> Callable[[Document], Any] | None:  # noqa: ANN401
