@@ -126,6 +126,7 @@ class Ticks:
     at: float
     ran: float
     skipped: float
+    skipped_unacked: float
 
     @property
     def due(self) -> float:
@@ -138,4 +139,5 @@ async def ticks(producer: ServiceProcess) -> Ticks:
         at=time.monotonic(),
         ran=total(page, "ticklake_producer_ticks_total"),
         skipped=total(page, "ticklake_producer_ticks_skipped_total"),
+        skipped_unacked=total(page, "ticklake_producer_ticks_skipped_total", reason="unacked"),
     )
