@@ -123,7 +123,7 @@ def paced(connect: Callable[..., Awaitable[Any]], attempts: Attempts) -> Callabl
             answer = await connect(connection)
         except asyncio.CancelledError:
             if (seconds := time.monotonic() - began) >= PACE_SECONDS:  # by a deadline; less is somebody who stops
-                attempts.failed(broker, login, f"has not answered for {seconds:.0f} s")
+                attempts.failed(broker, login, f"it has not answered for {seconds:.0f} s")
             raise
         # What is not OSError or Kafka's comes out of aiokafka's half of SASL, and its clients would die of it.
         except (KafkaError, OSError, EOFError, ValueError, LookupError, AssertionError) as error:

@@ -30,14 +30,12 @@ _TLS_RECORDS: Final = (0x1503, 0x1603)
 _SHOWN_CHARACTERS: Final = 200
 
 CLIENT_CERTIFICATE: Final = "KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE"
-_NO_TLS: Final = "breaks off the TLS handshake; is this a port for TLS? Check KAFKA_SECURITY_PROTOCOL and the port"
-HUNG_UP: Final = (
-    "hangs up at the first request; does it want a login? Check KAFKA_SECURITY_PROTOCOL (SASL_…) and the port"
-)
+_NO_TLS: Final = "it breaks off the TLS handshake; is this a port for TLS? Check KAFKA_SECURITY_PROTOCOL and the port"
+HUNG_UP: Final = "it hangs up at the first request; does it want a login? Check KAFKA_SECURITY_PROTOCOL and the port"
 
 
 def explained(error: BaseException, *, protocol: str, mechanism: str | None, user: str | None) -> str:
-    """What a broker did, as the rest of a sentence that begins with its address. The last three as of the settings."""
+    """What a broker did, as a sentence after its address. The last three as of the settings."""
     tls = protocol in {"SSL", "SASL_SSL"}
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -45,9 +43,7 @@ def explained(error: BaseException, *, protocol: str, mechanism: str | None, use
         if isinstance(cause, ssl.SSLError):
             return _alert(cause)
         if isinstance(cause, asyncio.IncompleteReadError) and (cause.expected or 0) >> 16 in _TLS_RECORDS and not tls:
-            return (
-                f"speaks TLS: check KAFKA_SECURITY_PROTOCOL ({protocol}; it may be {_with_tls(protocol)}) and the port"
-            )
+            return f"it speaks TLS: check KAFKA_SECURITY_PROTOCOL ({protocol}; {_with_tls(protocol)}?) and the port"
         if said := _login(cause, protocol, mechanism, user):
             return said
     return _broken(error, protocol, tls=tls)
@@ -81,10 +77,10 @@ def _certificate(error: ssl.SSLCertVerificationError) -> str:
 def _alert(error: ssl.SSLError) -> str:
     said = (error.reason or str(error)).replace("_", " ").lower()
     if "certificate required" in said:
-        return f"wants a client certificate: set {CLIENT_CERTIFICATE}"
+        return f"it wants a client certificate: set {CLIENT_CERTIFICATE}"
     if "alert" in said and ("certificate" in said or "unknown ca" in said):
         return (
-            f"refuses the client certificate ({said}): it is missing, has expired, or is of an authority that the "
+            f"it refuses the client certificate ({said}): it is missing, has expired, or is of an authority that the "
             f"broker does not trust: check {CLIENT_CERTIFICATE}"
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or "wrong version" in said or "record" in said:
@@ -96,20 +92,20 @@ def _login(error: BaseException, protocol: str, mechanism: str | None, user: str
     if isinstance(error, SaslAuthenticationFailed):
         if mechanism == "OAUTHBEARER":
             text = str(error.args[0] if error.args else error)[:_SHOWN_CHARACTERS]
-            return f"refuses the AWS credentials (AWS_MSK_IAM): {text}; check them, AWS_REGION and what they may do"
-        return f"refuses user {user!r} by {mechanism}: check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+            return f"it refuses the AWS credentials (AWS_MSK_IAM): {text}; check them, AWS_REGION and what they may do"
+        return f"it refuses user {user!r} by {mechanism}: check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
     if isinstance(error, UnsupportedSaslMechanismError):
-        return f"does not offer {mechanism}: check KAFKA_SASL_MECHANISM"
+        return f"it does not offer {mechanism}: check KAFKA_SASL_MECHANISM"
     if isinstance(error, IllegalSaslStateError):
-        return f"takes no login on this port: check KAFKA_SECURITY_PROTOCOL ({protocol}) and the port"
+        return f"it takes no login on this port: check KAFKA_SECURITY_PROTOCOL ({protocol}) and the port"
     if isinstance(error, ValueError | LookupError | AssertionError):  # of aiokafka's half of SASL
-        return f"does not answer {mechanism} as a broker that knows the password would ({type(error).__name__})"
+        return f"it does not answer {mechanism} as a broker that knows the password would ({type(error).__name__})"
     return None
 
 
 def _broken(error: BaseException, protocol: str, *, tls: bool) -> str:
     if isinstance(error, TimeoutError):
-        return "does not answer in time"
+        return "it does not answer in time"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there (connection refused): check KAFKA_BOOTSTRAP_SERVERS"
     if isinstance(error, socket.gaierror):
@@ -117,10 +113,10 @@ def _broken(error: BaseException, protocol: str, *, tls: bool) -> str:
     if isinstance(error, KafkaConnectionError) and error.__cause__ is not None:  # the first request was on its way
         if tls:
             return (
-                "hangs up after the TLS handshake; does it want a (different) client certificate? "
+                "it hangs up after the TLS handshake; does it want a (different) client certificate? "
                 f"Check {CLIENT_CERTIFICATE}"
             )
-        return f"hangs up without an answer; is this a port for TLS? Check KAFKA_SECURITY_PROTOCOL ({protocol})"
+        return f"it hangs up without an answer; is this a port for TLS? Check KAFKA_SECURITY_PROTOCOL ({protocol})"
     if tls and isinstance(error, ConnectionError):
         return _NO_TLS
     if isinstance(error, OSError):

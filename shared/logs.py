@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-NOISE_INTERVAL_SECONDS: Final = 10.0
+NOISE_INTERVAL_SECONDS: Final = 60.0
 REMIND_SECONDS: Final = 60.0
 # What aiokafka says of attempts to connect, at each of them; we tell why they fail (`kafka_connection`), once a minute.
 _TOLD: Final = frozenset(
