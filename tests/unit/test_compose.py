@@ -13,6 +13,7 @@ import pytest
 
 from consumer.settings import Settings as ConsumerSettings
 from producer.settings import Settings as ProducerSettings
+from shared.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,13 +28,14 @@ OF_COMPOSE = {"HOST_PORT_PRODUCER", "HOST_PORT_MARKET_API", "HOST_PORT_S3", "STO
 MIB = 1024 * 1024
 
 
-def services(tmp_path: Path, settings: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+def services(tmp_path: Path, settings: Mapping[str, str] | None = None, *overrides: Path) -> dict[str, dict[str, Any]]:
     """The services as Compose sees them with `settings` in .env and nothing of this shell's environment."""
+    files = [argument for file in (ROOT / "docker-compose.yml", *overrides) for argument in ("-f", file)]
     env_file = tmp_path / "env"
     env_file.write_text("".join(f"{name}={value}\n" for name, value in (settings or {}).items()))
     with importlib.resources.as_file(importlib.resources.files("compose") / "docker-compose") as binary:
         result = subprocess.run(
-            [binary, "--env-file", env_file, "-f", ROOT / "docker-compose.yml", "config", "--format", "json"],
+            [binary, "--env-file", env_file, *files, "config", "--format", "json"],
             env={"HOME": str(tmp_path), "PATH": "/nonexistent"},
             capture_output=True,
             text=True,
@@ -185,6 +187,21 @@ def test_a_setting_set_to_nothing_is_unset_in_the_service(tmp_path: Path) -> Non
     found = services(tmp_path, dict.fromkeys(demo, ""))
     passed = environment(found["consumer"]) | environment(found["producer"])
     assert {name: passed[name] for name in demo} == dict.fromkeys(demo, "")
+
+
+def test_the_override_of_the_documentation_leads_to_several_endpoints(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "endpoints.md").read_text()
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", document, re.DOTALL | re.MULTILINE))
+    (tmp_path / "override.yml").write_text(blocks["yaml"])
+    (tmp_path / "endpoints.toml").write_text(blocks["toml"])
+    producer = services(tmp_path, {"MASSIVE_API_KEY": "k"}, tmp_path / "override.yml")["producer"]
+    (mount,) = producer["volumes"]
+    assert mount["target"] == environment(producer)["API_ENDPOINTS"]
+    assert mount["read_only"] is True
+    environ = {**environment(producer), "API_ENDPOINTS": str(tmp_path / "endpoints.toml")}
+    endpoints = load(ProducerSettings, environ).endpoints
+    assert [endpoint.name for endpoint in endpoints] == ["snapshot", "dividends", "rates"]
+    assert ["k" in endpoint.endpoint.secrets for endpoint in endpoints] == [True, True, False]
 
 
 def test_keys_of_the_shell_are_not_offered_to_the_local_server(tmp_path: Path) -> None:
