@@ -10,13 +10,13 @@ Invariants: no text made here holds a key, user info or a query. `members` is a 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from producer.endpoint import AUTH_ALLOWED, build_endpoint, check_key, parse_auth, split_url
+from producer.plan import Plan
 from producer.pointer import parse_pointer
 from producer.selection import Select
 from shared.settings import MASK, VARIABLES, Allowed, Bytes, Count, Seconds, Shown, Topic, without_credentials
@@ -24,8 +24,6 @@ from shared.settings import MASK, VARIABLES, Allowed, Bytes, Count, Seconds, Sho
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from producer.endpoint import Endpoint
-    from producer.pointer import Pointer
 
 NO_KEYS: Final = "none"
 URL_ALLOWED: Final = "http://HOST[:PORT]/PATH[?QUERY] or https://…, spaces and the like percent-encoded"
@@ -129,35 +127,10 @@ class EndpointTable(BaseModel):
     rate_limit_per_minute: RateLimit | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSettings:
-    """One endpoint, parsed. `called`: what the user calls each member, for messages; `setting` asks it."""
-
-    name: str
-    endpoint: Endpoint
-    records_pointer: Pointer
-    next_pointer: Pointer | None
-    key_pointer: Pointer | None
-    timeout_seconds: float
-    max_body_bytes: int
-    max_records: int
-    rate_limit_per_minute: int | None
-    interval_seconds: float
-    select: Select
-    topic: str
-    called: Mapping[str, str]
-
-    def setting(self, member: str) -> str:
-        """How a message names a member: API_RECORDS_POINTER, or records_pointer of endpoint 'quotes'."""
-        return self.called.get(member, member)
-
-
-def parse_endpoint(
-    name: str, members: Mapping[str, Any], key: str | None, called: Mapping[str, str]
-) -> EndpointSettings:
+def parse_endpoint(name: str, members: Mapping[str, Any], key: str | None, called: Mapping[str, str]) -> Plan:
     """The settings of validated members, all of which are there."""
     next_pointer, key_pointer = members["next_pointer"], members["key_pointer"]
-    return EndpointSettings(
+    return Plan(
         name=name,
         endpoint=build_endpoint(split_url(members["url"]), parse_auth(members["auth"]), key),
         records_pointer=parse_pointer(members["records_pointer"]),

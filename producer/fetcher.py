@@ -1,32 +1,35 @@
 """Gets one body from the API within a tick's budget.
 
 Owns: the HTTP client, the deadline of an attempt, the one retry layer. Does not own: what an answer means (`answer`),
-the body's coding (`inflater`) and contents (`parser`), when the next tick is (`poller`).
+the body's coding (`inflater`) and contents (`parser`), the rule of the rate limit (`pacing`), when the next tick is
+(`poller`).
 
-Invariants: no request outlives its attempt's deadline, no attempt the tick's budget; redirects are never followed, so
-no header reaches another host; no text it raises holds a secret; never more than the cap is decoded.
+Invariants: no request outlives its attempt's deadline, no attempt the tick's budget; none is sent before the rate limit
+allows it; redirects are never followed, so no header reaches another host; no text it raises holds a secret; never more
+than the cap is decoded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from producer import pacing
-from producer.answer import Use, Verdict, judge
+from producer.answer import Use, Verdict, judge, validators
 from producer.inflater import Inflater
 from producer.parser import ApiError, BodyError
 from shared import logs
 from shared.settings import SettingsError
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Mapping
 
     from producer.endpoint import Endpoint
+    from producer.pacing import RateLimit
     from producer.redactor import Redactor
     from producer.surroundings import Surroundings
 
@@ -52,52 +55,81 @@ class _RetryableError(FetchError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request: to whom, with which validators (request headers) of an earlier answer, for how many bytes at most.
+
+    `taken_bytes` of the cap are in use already, by the pages before this one.
+    """
+
+    endpoint: Endpoint
+    validators: Mapping[str, str] = field(default_factory=dict)
+    taken_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A body and when its last byte arrived, on both clocks (seconds). No body at all came with a 204."""
+    """A body and when its last byte arrived, on both clocks (seconds). No body at all came with a 204 or a 304.
+
+    `unchanged`: it was a 304; `validators`: for asking for this answer's successor only.
+    """
 
     body: bytearray | None
     arrived_wall: float
     arrived_monotonic: float
+    unchanged: bool = False
+    validators: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_client(endpoints: int) -> httpx.AsyncClient:
+    """The process's one HTTP client, with the proxy and CA variables of the environment; to be closed by the caller.
+
+    Raises SettingsError when these variables cannot be used.
+    """
+    try:
+        return httpx.AsyncClient(
+            follow_redirects=False,
+            timeout=None,  # noqa: S113 -- each attempt has a deadline for the whole of it
+            limits=httpx.Limits(max_connections=2 * endpoints, max_keepalive_connections=endpoints),
+        )
+    except (ValueError, OSError, ImportError):
+        fault = (
+            "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR: one of these cannot be used, "
+            "values not shown; allowed: proxies as http://HOST:PORT, certificate files that can be read"
+        )
+        raise SettingsError([fault]) from None  # the cause would quote a proxy's credentials
 
 
 class Fetcher:
-    """Asks one endpoint. To be used as an async context manager: it holds the connections."""
+    """Asks one endpoint, one request at a time."""
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        client: httpx.AsyncClient,
         *,
+        limit: RateLimit | None,
         redactor: Redactor,
         surroundings: Surroundings,
         timeout_seconds: float,
         max_body_bytes: int,
     ) -> None:
-        self._endpoint = endpoint
+        self._client = client
+        self._limit = limit
         self._redactor = redactor
         self._surroundings = surroundings
         self._timeout_seconds = timeout_seconds
         self._max_body_bytes = max_body_bytes
-        self._client = _client(timeout_seconds)
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def fetch(self, ask: Ask, end: float) -> Fetched:
+        """The answer, after as many attempts as fit in before `end` on the monotonic clock.
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.aclose()
-
-    async def fetch(self, budget_seconds: float) -> Fetched:
-        """The body, after as many attempts as the budget allows. Raises FetchError with the last failure's reason."""
-        end = self._surroundings.monotonic() + budget_seconds
+        Raises FetchError with the last failure's reason.
+        """
 
         def wait(state: RetryCallState) -> float:
-            return pacing.backoff(state.attempt_number, self._surroundings.uniform())
+            return max(pacing.backoff(state.attempt_number, self._surroundings.uniform()), self._turn_seconds())
 
         def stop(state: RetryCallState) -> bool:
-            # An attempt cut short by the budget would fail as "no answer" and hide why the one before it failed.
-            least = min(_LEAST_ATTEMPT_SECONDS, self._timeout_seconds / 4)
-            return self._surroundings.monotonic() + state.upcoming_sleep + least >= end
+            return self._surroundings.monotonic() + state.upcoming_sleep + self._least_seconds >= end
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryableError),
@@ -107,12 +139,12 @@ class Fetcher:
             before_sleep=_log_retry,
             reraise=True,
         )
-        fetched: Fetched = await retrying(self._attempt, end)
+        fetched: Fetched = await retrying(self._attempt, ask, end)
         return fetched
 
-    async def fetch_once(self) -> Fetched:
+    async def fetch_once(self, ask: Ask) -> Fetched:
         """One attempt, for `check`. Raises FetchError."""
-        return await self._attempt(self._surroundings.monotonic() + self._timeout_seconds)
+        return await self._attempt(ask, self._surroundings.monotonic() + self._timeout_seconds)
 
     def unusable(self, error: BodyError) -> FetchError:
         """A body's fault as the tick's, with the masked beginning of what the API sent."""
@@ -120,36 +152,68 @@ class Fetcher:
         excerpt = self._redactor.excerpt(error.quoted)
         return FetchError(outcome, f"{error.reason}; it sent: {excerpt}" if excerpt else error.reason)
 
-    async def _attempt(self, end: float) -> Fetched:
+    @property
+    def _least_seconds(self) -> float:
+        """An attempt cut shorter by the budget would fail as "no answer" and hide why the one before it failed."""
+        return min(_LEAST_ATTEMPT_SECONDS, self._timeout_seconds / 4)
+
+    def _turn_seconds(self) -> float:
+        return 0.0 if self._limit is None else self._limit.wait_seconds(self._surroundings.monotonic())
+
+    async def _wait_for_turn(self, end: float) -> None:
+        """Until the rate limit allows a request. FetchError, at once, when it would leave no time for one."""
+        while (seconds := self._turn_seconds()) > 0:
+            if self._surroundings.monotonic() + seconds + self._least_seconds >= end:
+                reason = f"the rate limit allows the next request in {seconds:.0f} s, which is beyond this poll's time"
+                raise FetchError("throttled", reason)
+            await self._surroundings.sleep(seconds)
+
+    async def _attempt(self, ask: Ask, end: float) -> Fetched:
+        await self._wait_for_turn(end)
         seconds = min(self._timeout_seconds, end - self._surroundings.monotonic())
+        if self._limit is not None:
+            self._limit.started(self._surroundings.monotonic())
         try:
             async with asyncio.timeout(seconds):
-                return await self._request(self._surroundings.monotonic() + seconds)
+                return await self._request(ask, self._surroundings.monotonic() + seconds)
         except TimeoutError as error:
             reason = f"no complete answer within {max(seconds, 0.0):.3g} s"
             raise _RetryableError("unreachable", reason) from error
         except httpx.InvalidURL as error:  # a host name that no resolver takes
-            reason = "API_URL cannot be asked; set it to the address of the API"
+            reason = "its URL cannot be asked; set it to the address of the API"
             raise FetchError("refused", reason) from error
         except httpx.TransportError as error:
             raise _RetryableError("unreachable", self._say(error)) from error
         except BodyError as error:
             raise self.unusable(error) from error
+        finally:
+            self._settled()
 
-    async def _request(self, end: float) -> Fetched:
-        async with self._client.stream("GET", self._endpoint.url, headers=dict(self._endpoint.headers)) as response:
-            verdict = judge(response.status_code, response.headers, self._surroundings.wall())
-            if verdict.use not in {Use.READ, Use.EMPTY}:
+    def _settled(self) -> None:
+        """From now on the request cannot arrive any more: it has, or it has failed."""
+        if self._limit is not None:
+            self._limit.settled(self._surroundings.monotonic())
+
+    async def _request(self, ask: Ask, end: float) -> Fetched:
+        headers = {**ask.endpoint.headers, **ask.validators}
+        async with self._client.stream("GET", ask.endpoint.url, headers=headers) as response:
+            self._settled()
+            wall = self._surroundings.wall()
+            verdict = judge(response.status_code, response.headers, wall, validated=bool(ask.validators))
+            if verdict.use not in {Use.READ, Use.EMPTY, Use.UNCHANGED}:
                 raise self._failure(verdict, await self._beginning(response, end))
-            body = None if verdict.use is Use.EMPTY else await self._body(response)
+            body = await self._body(response, ask.taken_bytes) if verdict.use is Use.READ else None
+        self._client.cookies.clear()  # we have no sessions; a jar that a server fills has no bound
         return Fetched(
             body=body,
             arrived_wall=self._surroundings.wall(),
             arrived_monotonic=self._surroundings.monotonic(),
+            unchanged=verdict.use is Use.UNCHANGED,
+            validators=validators(response.headers),
         )
 
-    async def _body(self, response: httpx.Response) -> bytearray:
-        inflater = Inflater(response.headers.get("content-encoding", ""), self._max_body_bytes)
+    async def _body(self, response: httpx.Response, taken_bytes: int) -> bytearray:
+        inflater = Inflater(response.headers.get("content-encoding", ""), self._max_body_bytes, taken_bytes)
         async for chunk in response.aiter_raw():
             inflater.feed(chunk)
         return inflater.finish()
@@ -180,22 +244,6 @@ class Fetcher:
 
     def _say(self, error: Exception) -> str:
         return self._redactor.mask(f"{type(error).__name__}: {error}".rstrip(": "))
-
-
-def _client(timeout_seconds: float) -> httpx.AsyncClient:
-    """The client, with the proxy and CA variables of the environment. SettingsError when these cannot be used."""
-    try:
-        return httpx.AsyncClient(
-            follow_redirects=False,
-            timeout=httpx.Timeout(timeout_seconds),
-            limits=httpx.Limits(max_connections=2, max_keepalive_connections=1),
-        )
-    except (ValueError, OSError, ImportError):
-        fault = (
-            "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR: one of these cannot be used, "
-            "values not shown; allowed: proxies as http://HOST:PORT, certificate files that can be read"
-        )
-        raise SettingsError([fault]) from None  # the cause would quote a proxy's credentials
 
 
 def _log_retry(state: RetryCallState) -> None:

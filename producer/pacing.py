@@ -10,6 +10,7 @@ never run at the same time; after an overrun the next tick runs at its own grid 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 MAX_PHASE_SECONDS = 5.0
@@ -91,3 +92,36 @@ def skip_reason(now: float, *, not_before: float, unacked_bytes: int, max_unacke
     if unacked_bytes > max_unacked_bytes:
         return "unacked"
     return None
+
+
+RATE_WINDOW_SECONDS = 60.0
+RATE_SLACK_SECONDS = 1.0
+
+
+def stretched_period(period: float, per_minute: int | None) -> float:
+    """The period under a rate limit: long enough that answers of up to a second need no further waiting."""
+    return period if per_minute is None else max(period, (RATE_WINDOW_SECONDS + RATE_SLACK_SECONDS) / per_minute)
+
+
+class RateLimit:
+    """Holds requests so far apart that no 60 seconds of the server's own clock see more than `per_minute` of them."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._started = -math.inf
+        self._settled: deque[float] = deque(maxlen=per_minute)
+
+    def wait_seconds(self, now: float) -> float:
+        """Until a request may start; 0 = now."""
+        spaced = self._started + RATE_WINDOW_SECONDS / self._per_minute
+        window = self._settled[0] + RATE_WINDOW_SECONDS if len(self._settled) == self._per_minute else -math.inf
+        return max(0.0, spaced - now, math.nextafter(window, math.inf) - now)
+
+    def started(self, now: float) -> None:
+        """A request starts; it may arrive until it is settled."""
+        self._started = now
+        self._settled.append(now)
+
+    def settled(self, now: float) -> None:
+        """The last request has arrived or failed; of several calls the first counts."""
+        self._settled[-1] = max(self._settled[-1], now)

@@ -1,52 +1,43 @@
-"""The loop of one endpoint: at each tick of the grid fetch, take apart, select, hand over.
+"""The loop of one endpoint: at each tick of the grid collect, hand over, remember.
 
-Owns: the ticks of one API, what they came to, the log lines of a poll. Does not own: when a tick is due (`pacing`), the
-request (`fetcher`), the way into Kafka (`publisher`).
+Owns: the ticks of one API, what they came to, what the next one starts from (validators, memory), the log lines of a
+poll. Does not own: when a tick is due (`pacing`), getting the records (`collector`), the way into Kafka (`publisher`).
 
 Invariants: one tick at a time, so no overlap; a tick never waits for Kafka, it is skipped before fetching while too
-much waits; a tick that fails costs nothing but itself.
+much waits; a tick that fails costs nothing but itself: what it had fetched is not remembered.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from producer import pacing
-from producer.fetcher import Fetched, FetchError
-from producer.ledger import Parcel, Record
-from producer.parser import BodyError, Parsed, SetAside, parse, record_key
-from producer.selection import Select, select
+from producer.collector import Collector, Harvest
+from producer.fetcher import FetchError
+from producer.ledger import Parcel
+from producer.memory import Memory
+from producer.selection import Select
 from producer.surroundings import rfc3339
 from shared import logs
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from producer.ledger import Delivery, Ledger
-    from producer.metrics import Metrics
-    from producer.pointer import Pointer
+    from producer.collector import Source
+    from producer.ledger import Delivery, Ledger, Record
+    from producer.metrics import EndpointMetrics
+    from producer.parser import SetAside
+    from producer.plan import Plan
     from producer.redactor import Redactor
     from producer.surroundings import Surroundings
 
 log = logs.get_logger(__name__)
 
 ALIVE_SLACK_SECONDS = 30.0
+KEYS_A_RECORD = 4  # keys remembered for each record that a poll may have: they come and go
 _SAMPLES = 3
-
-
-class Source(Protocol):
-    """Where bodies come from."""
-
-    async def fetch(self, budget_seconds: float) -> Fetched:
-        """A body, or FetchError."""
-        ...
-
-    def unusable(self, error: BodyError) -> FetchError:
-        """The fault of a body as the tick's."""
-        ...
 
 
 class Outlet(Protocol):
@@ -55,26 +46,6 @@ class Outlet(Protocol):
     def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
         """Take them; done when each is acknowledged or set aside."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What one endpoint's loop does, from its settings. `source` is what its events name as theirs."""
-
-    source: str
-    topic: str
-    records_pointer: Pointer
-    key_pointer: Pointer | None
-    select: Select
-    max_records: int
-    max_unacked_bytes: int
-    period_seconds: float
-    timeout_seconds: float
-
-    @property
-    def budget_seconds(self) -> float:
-        """How long one tick may take."""
-        return pacing.tick_budget(self.period_seconds, self.timeout_seconds)
 
 
 class Poller:
@@ -87,17 +58,24 @@ class Poller:
         outlet: Outlet,
         *,
         ledger: Ledger,
-        metrics: Metrics,
+        max_unacked_bytes: int,
+        metrics: EndpointMetrics,
         redactor: Redactor,
         surroundings: Surroundings,
+        named: bool = False,
     ) -> None:
-        self._plan = plan
-        self._source = source
+        """`named`: log lines tell the endpoint's name, as is needed beside others."""
+        self.plan = plan
+        self._memory = Memory(max_keys=KEYS_A_RECORD * plan.max_records) if plan.select is Select.CHANGED else None
+        self._validators: Mapping[str, str] = {}
+        self._collector = Collector(plan, source, self._memory, surroundings.pick)
         self._outlet = outlet
         self._ledger = ledger
+        self._max_unacked_bytes = max_unacked_bytes
         self._metrics = metrics
         self._redactor = redactor
         self._surroundings = surroundings
+        self._log = log.bind(endpoint=plan.name) if named else log
         self._not_before = float("-inf")
         self._expected = surroundings.monotonic()
         self._told: set[str] = set()  # oddities that have been logged and still last
@@ -113,7 +91,7 @@ class Poller:
     async def run(self) -> None:
         """Tick after tick until cancelled, which ends a running fetch too; what was selected is handed over by then."""
         clock = self._surroundings
-        grid = pacing.first_grid(clock.monotonic(), self._plan.period_seconds, clock.uniform())
+        grid = pacing.first_grid(clock.monotonic(), self.plan.period_seconds, clock.uniform())
         upcoming = 0
         running = False
         while True:
@@ -130,28 +108,29 @@ class Poller:
                 continue
             upcoming, running = step.tick + 1, self._may_run(now)
             if running:
-                self._expected = now + self._plan.budget_seconds
+                self._expected = now + self.plan.budget_seconds
                 await self._run_tick()
 
     async def tick(self) -> asyncio.Future[Delivery]:
         """One poll; the future is the outlet's for everything selected. Raises FetchError."""
-        fetched = await self._source.fetch(self._plan.budget_seconds)
-        try:
-            parsed = self._parse(fetched)
-        except BodyError as error:
-            raise self._source.unusable(error) from error
-        self._report_set_aside(parsed.set_aside)
-        pick = self._surroundings.pick
-        chosen = [bytes(raw) for raw in select(self._plan.select, parsed.records, pick)]
-        records = [Record(key=record_key(value, self._plan.key_pointer), value=value) for value in chosen]
-        self._report_oddities(parsed, records)
+        end = self._surroundings.monotonic() + self.plan.budget_seconds
+        harvest = await self._collector.collect(self._validators, end)
+        # No await from here on: what is remembered as handed over has been handed over.
         parcel = Parcel(
-            source=self._plan.source, time=rfc3339(fetched.arrived_wall), topic=self._plan.topic, records=records
+            source=self.plan.source,
+            time=rfc3339(harvest.arrived_wall),
+            topic=self.plan.topic,
+            records=harvest.records,
         )
         delivery = self._outlet.submit(parcel)
-        if records:
-            delivery.add_done_callback(partial(self._report_sent, fetched.arrived_monotonic, records[0]))
-        self.last_records = len(records)
+        self._validators = harvest.validators
+        if self._memory is not None and harvest.changes is not None:
+            self._memory.remember(harvest.changes)
+        if harvest.records:
+            delivery.add_done_callback(partial(self._settled, harvest.arrived_monotonic, harvest.records[0]))
+        self._report_set_aside(harvest.set_aside)
+        self._report_oddities(harvest)
+        self.last_records = len(harvest.records)
         return delivery
 
     def _may_run(self, now: float) -> bool:
@@ -159,7 +138,7 @@ class Poller:
             now,
             not_before=self._not_before,
             unacked_bytes=self._ledger.unacked_bytes,
-            max_unacked_bytes=self._plan.max_unacked_bytes,
+            max_unacked_bytes=self._max_unacked_bytes,
         )
         if reason is not None:
             self._skip(reason, 1)
@@ -171,33 +150,28 @@ class Poller:
         try:
             _delivery = await self.tick()  # the outlet's from here on: a tick does not wait for Kafka
         except FetchError as error:
-            self._metrics.ticks.labels(error.outcome).inc()
+            self._metrics.ticks[error.outcome].inc()
             if error.wait_seconds > 0:
                 self._not_before = self._surroundings.monotonic() + error.wait_seconds
             if self.failure is None:
                 self.failing_since = self._surroundings.wall()
             self.failure = error.reason
-            log.warning("Poll failed", outcome=error.outcome, reason=error.reason)
+            self._log.warning("Poll failed", outcome=error.outcome, reason=error.reason)
             return
-        self._metrics.ticks.labels("ok").inc()
+        self._metrics.ticks["ok"].inc()
         self.failure = None
         self.last_success = self._surroundings.wall()
         self._metrics.last_success.set(self.last_success)
 
-    def _parse(self, fetched: Fetched) -> Parsed:
-        if fetched.body is None:
-            return Parsed(records=())
-        return parse(fetched.body, self._plan.records_pointer, self._plan.max_records)
-
     def _skip(self, reason: str, ticks: int) -> None:
-        self._metrics.ticks_skipped.labels(reason).inc(ticks)
+        self._metrics.ticks_skipped[reason].inc(ticks)
         self._tell_once(reason, "Ticks skipped", reason=reason)
 
     def _tell_once(self, oddity: str, event: str, **fields: object) -> None:
         """Log something that may last for hours when it begins, not at each tick."""
         if oddity not in self._told:
             self._told.add(oddity)
-            log.warning(event, **fields)
+            self._log.warning(event, **fields)
 
     def _report_set_aside(self, set_aside: Sequence[SetAside]) -> None:
         if not set_aside:
@@ -208,37 +182,41 @@ class Poller:
             {"index": each.index, "reason": each.reason, "begins": self._redactor.excerpt(each.first_bytes)}
             for each in set_aside[:_SAMPLES]
         ]
-        log.warning("Records set aside", records=len(set_aside), first=samples)
+        self._log.warning("Records set aside", records=len(set_aside), first=samples)
 
-    def _report_oddities(self, parsed: Parsed, records: Sequence[Record]) -> None:
-        if parsed.found:
+    def _report_oddities(self, harvest: Harvest) -> None:
+        if harvest.found:
             self._told.discard("nothing_there")
         else:
             self._tell_once(
                 "nothing_there",
                 "Nothing at the records pointer",
-                pointer=self._plan.records_pointer.text,
-                hint="if this lasts, check API_RECORDS_POINTER",
+                pointer=self.plan.records_pointer.text,
+                hint=f"if this lasts, check {self.plan.setting('records_pointer')}",
             )
-        if self._plan.key_pointer is None or not records:
-            return
-        keys = (record_key(record, self._plan.key_pointer) for record in parsed.records)
-        if any(record.key is not None for record in records) or any(key is not None for key in keys):
+        if harvest.keyed:
             self._told.discard("keyless")
-        else:
+        elif self.plan.key_pointer is not None:
             self._tell_once(
                 "keyless",
                 "No record has a key",
-                pointer=self._plan.key_pointer.text,
-                hint="check RECORD_KEY_POINTER, or set it to none",
+                pointer=self.plan.key_pointer.text,
+                hint=f"check {self.plan.setting('key_pointer')}, or set it to none",
             )
 
-    def _report_sent(self, arrived: float, first: Record, done: asyncio.Future[Delivery]) -> None:
-        if done.cancelled() or not done.result().acknowledged:
-            return  # given up, or all of it was set aside: the publisher says so
-        if self._plan.select is Select.RANDOM:
-            text = self._redactor.mask(first.value.decode())
-            log.info("Message sent", record=text, key=None if first.key is None else first.key.decode())
+    def _settled(self, arrived: float, first: Record, done: asyncio.Future[Delivery]) -> None:
+        if done.cancelled():
+            return  # given up: the ledger keeps the count
+        delivery = done.result()
+        if self._memory is not None and delivery.set_aside:
+            # The publisher said why. The next poll brings them again, unless it is answered that nothing is new.
+            self._memory.forget(delivery.set_aside)
+            self._validators = {}
+        if not delivery.acknowledged:
+            return
+        if self.plan.select is Select.RANDOM:
+            key = None if first.key is None else self._redactor.mask(first.key.decode())
+            self._log.info("Message sent", record=self._redactor.mask(first.value.decode()), key=key)
         else:
             seconds = self._surroundings.monotonic() - arrived
-            log.info("Message sent", records=done.result().acknowledged, seconds=round(seconds, 3))
+            self._log.info("Message sent", records=delivery.acknowledged, seconds=round(seconds, 3))

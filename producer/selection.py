@@ -27,6 +27,6 @@ class Select(StrEnum):
 
 def select(mode: Select, records: Sequence[Item], pick: Callable[[int], int]) -> Sequence[Item]:
     """The records to publish. `pick(n)` gives a number in 0…n-1, each with the same chance."""
-    if mode is Select.ALL or not records:
+    if mode is not Select.RANDOM or not records:
         return records
     return (records[pick(len(records))],)

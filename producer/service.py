@@ -13,12 +13,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producer.fetcher import Fetcher, FetchError
+from producer.fetcher import Fetcher, FetchError, open_client
 from producer.ledger import Ledger
 from producer.metrics import Metrics
-from producer.poller import Plan, Poller
+from producer.pacing import RateLimit
+from producer.poller import Poller
 from producer.probe import ProducerProbe
-from producer.publisher import CLOSE_SECONDS, Publisher, PublishError
+from producer.publisher import CLOSE_SECONDS, Publisher
 from producer.redactor import Redactor
 from shared import logs
 from shared.health import SidePort
@@ -27,6 +28,10 @@ from shared.lifecycle import EXIT_CRASHED, EXIT_STOPPED, Deadline, StopSignals
 from shared.settings import effective
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
     from producer.settings import Settings
     from producer.surroundings import Surroundings
 
@@ -38,47 +43,51 @@ SIDE_PORT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything of a producer process, wired."""
+    """Everything of a producer process, wired. `fetchers` and `pollers` are one an endpoint, in the settings' order."""
 
-    plan: Plan
     ledger: Ledger
     metrics: Metrics
-    fetcher: Fetcher
+    client: httpx.AsyncClient
+    fetchers: Sequence[Fetcher]
+    pollers: Sequence[Poller]
     publisher: Publisher
-    poller: Poller
 
 
 def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
-    """Build the parts; nothing is opened yet. Raises SettingsError when a certificate or proxy cannot be used."""
-    endpoint = settings.endpoint
+    """Build the parts; nothing is asked yet. Raises SettingsError when a certificate or proxy cannot be used."""
+    plans = settings.endpoints
     redactor = Redactor(settings.secrets)
-    plan = Plan(
-        source=endpoint.source,
-        topic=settings.kafka_topic,
-        records_pointer=settings.records_pointer,
-        key_pointer=settings.key_pointer,
-        select=settings.select_mode,
-        max_records=settings.api_max_records,
-        max_unacked_bytes=settings.publish_max_unacked_bytes,
-        period_seconds=settings.poll_interval_seconds,
-        timeout_seconds=settings.api_timeout_seconds,
-    )
     ledger = Ledger()
     metrics = Metrics(unacked_bytes=lambda: ledger.unacked_bytes)
-    fetcher = Fetcher(
-        endpoint,
-        redactor=redactor,
-        surroundings=surroundings,
-        timeout_seconds=settings.api_timeout_seconds,
-        max_body_bytes=settings.api_max_body_bytes,
-    )
-    publisher = Publisher(
-        connection_options(settings), [settings.kafka_topic], metrics=metrics, ledger=ledger, surroundings=surroundings
-    )
-    poller = Poller(
-        plan, fetcher, publisher, ledger=ledger, metrics=metrics, redactor=redactor, surroundings=surroundings
-    )
-    return Parts(plan=plan, ledger=ledger, metrics=metrics, fetcher=fetcher, publisher=publisher, poller=poller)
+    options = connection_options(settings)
+    publisher = Publisher(options, settings.topics, metrics=metrics, ledger=ledger, surroundings=surroundings)
+    client = open_client(len(plans))
+    fetchers = [
+        Fetcher(
+            client,
+            limit=None if plan.rate_limit_per_minute is None else RateLimit(plan.rate_limit_per_minute),
+            redactor=redactor,
+            surroundings=surroundings,
+            timeout_seconds=plan.timeout_seconds,
+            max_body_bytes=plan.max_body_bytes,
+        )
+        for plan in plans
+    ]
+    pollers = [
+        Poller(
+            plan,
+            fetcher,
+            publisher,
+            ledger=ledger,
+            max_unacked_bytes=settings.publish_max_unacked_bytes,
+            metrics=metrics.endpoint(plan.name),
+            redactor=redactor,
+            surroundings=surroundings,
+            named=settings.api_endpoints is not None,
+        )
+        for plan, fetcher in zip(plans, fetchers, strict=True)
+    ]
+    return Parts(ledger=ledger, metrics=metrics, client=client, fetchers=fetchers, pollers=pollers, publisher=publisher)
 
 
 async def serve(settings: Settings, surroundings: Surroundings) -> int:
@@ -86,51 +95,52 @@ async def serve(settings: Settings, surroundings: Surroundings) -> int:
     with StopSignals() as stop:
         log.info("Starting", settings=effective(settings))
         parts = assemble(settings, surroundings)
-        probe = ProducerProbe(parts.plan, parts.poller, parts.publisher, parts.ledger, settings.kafka_topic)
+        probe = ProducerProbe(parts.pollers, parts.publisher, parts.ledger, settings.topics)
         side_port = SidePort(settings.http_host, settings.http_port, "producer", probe, parts.metrics.registry)
-        async with parts.fetcher:
+        async with parts.client:
             await side_port.start()
             try:
                 async with asyncio.TaskGroup() as tasks:
                     publishing = tasks.create_task(parts.publisher.run(), name="publisher")
-                    polling = tasks.create_task(parts.poller.run(), name="poller")
+                    polling = [
+                        tasks.create_task(poller.run(), name=f"poller {poller.plan.name}") for poller in parts.pollers
+                    ]
                     await stop.event.wait()
                     log.info("Stopping", signal=stop.received, unacknowledged=parts.ledger.unacked_records)
-                    polling.cancel()
+                    for task in polling:
+                        task.cancel()
                     await _drain(parts, settings.shutdown_timeout_seconds)
                     publishing.cancel()
-            except* PublishError as errors:
-                _report(errors)
             finally:
                 await side_port.stop()
         return _last_words(parts.ledger)
 
 
 async def once(settings: Settings, surroundings: Surroundings) -> int:
-    """One tick; 0 = all of it was acknowledged, nothing selected included."""
-    succeeded = False
+    """One tick of each endpoint; 0 = all of it was acknowledged, nothing selected included."""
     with StopSignals() as stop:
         parts = assemble(settings, surroundings)
-        async with parts.fetcher:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    publishing = tasks.create_task(parts.publisher.run(), name="publisher")
-                    tick = tasks.create_task(_tick(parts), name="tick")
-                    stopping = tasks.create_task(stop.event.wait(), name="stop")
-                    await asyncio.wait({tick, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                    succeeded = tick.done() and tick.result()
-                    for task in (tick, stopping, publishing):
-                        task.cancel()
-            except* PublishError as errors:
-                _report(errors)
+        async with parts.client, asyncio.TaskGroup() as tasks:
+            publishing = tasks.create_task(parts.publisher.run(), name="publisher")
+            ticking = tasks.create_task(_ticks(parts), name="ticks")
+            stopping = tasks.create_task(stop.event.wait(), name="stop")
+            await asyncio.wait({ticking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            succeeded = ticking.done() and ticking.result()
+            for task in (ticking, stopping, publishing):
+                task.cancel()
         return max(_last_words(parts.ledger), EXIT_STOPPED if succeeded else EXIT_CRASHED)
 
 
-async def _tick(parts: Parts) -> bool:
+async def _ticks(parts: Parts) -> bool:
+    return all(await asyncio.gather(*(_tick(parts, poller) for poller in parts.pollers)))
+
+
+async def _tick(parts: Parts, poller: Poller) -> bool:
+    name = poller.plan.name
     try:
-        delivery = await parts.poller.tick()
+        delivery = await poller.tick()
     except FetchError as error:
-        log.error("Poll failed", outcome=error.outcome, reason=error.reason)  # noqa: TRY400 -- a fault, not a bug
+        log.error("Poll failed", endpoint=name, outcome=error.outcome, reason=error.reason)  # noqa: TRY400 -- a fault, not a bug
         return False
     try:
         async with asyncio.timeout(ONCE_ACKNOWLEDGED_SECONDS):
@@ -138,9 +148,9 @@ async def _tick(parts: Parts) -> bool:
     except TimeoutError:
         reasons = parts.publisher.not_ready() or [f"no acknowledgement within {ONCE_ACKNOWLEDGED_SECONDS:.0f} s"]
         reason = "; ".join(reasons)
-        log.error("Not acknowledged", records=parts.ledger.unacked_records, reason=reason)  # noqa: TRY400 -- as above
+        log.error("Not acknowledged", endpoint=name, records=parts.ledger.unacked_records, reason=reason)  # noqa: TRY400 -- as above
         return False
-    log.info("Polled", records=parts.poller.last_records)
+    log.info("Polled", endpoint=name, records=poller.last_records)
     return True
 
 
@@ -154,11 +164,6 @@ async def _drain(parts: Parts, budget_seconds: float) -> None:
             await parts.publisher.drained()
     except TimeoutError:
         pass  # the ledger knows what is left; `_last_words` says it
-
-
-def _report(errors: BaseExceptionGroup[PublishError]) -> None:
-    for error in errors.exceptions:
-        log.error("Publishing failed", reason=str(error))
 
 
 def _last_words(ledger: Ledger) -> int:

@@ -16,7 +16,6 @@ from pydantic import Field, SecretStr
 from producer.endpoint_settings import (
     URL_ALLOWED,
     AuthWay,
-    EndpointSettings,
     KeyPointer,
     NextPointer,
     RateLimit,
@@ -33,9 +32,8 @@ from shared.settings import Bytes, Count, Seconds, ServiceSettings, without_cred
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from producer.endpoint import Endpoint
     from producer.endpoint_settings import EndpointTable
-    from producer.pointer import Pointer
+    from producer.plan import Plan
     from shared.settings import SettingsFile
 
 SHORT_FORM_NAME: Final = "api"
@@ -109,7 +107,7 @@ class Settings(ServiceSettings):
                 yield f"{self.api_endpoints.place(keyed.table.name)}: {found[0]}: {found[1]}"
 
     @cached_property
-    def endpoints(self) -> tuple[EndpointSettings, ...]:
+    def endpoints(self) -> tuple[Plan, ...]:
         """Every endpoint to be polled: those of the file, else the one of the variables."""
         if self.api_endpoints is None:
             called = {member: field.upper() for member, field in {**_OF_ONE_API, **_GENERAL}.items()}
@@ -148,27 +146,6 @@ class Settings(ServiceSettings):
 
     def _values(self, fields: Mapping[str, str]) -> dict[str, Any]:
         return {member: getattr(self, field) for member, field in fields.items()}
-
-    # One endpoint's, until the parts take `endpoints`.
-    @property
-    def endpoint(self) -> Endpoint:
-        """The request of the first endpoint."""
-        return self.endpoints[0].endpoint
-
-    @property
-    def records_pointer(self) -> Pointer:
-        """Where in a body the records are."""
-        return self.endpoints[0].records_pointer
-
-    @property
-    def key_pointer(self) -> Pointer | None:
-        """Where in a record its key is; None = no keys."""
-        return self.endpoints[0].key_pointer
-
-    @property
-    def select_mode(self) -> Select:
-        """`SELECT` as a value."""
-        return self.endpoints[0].select
 
 
 def _text(secret: SecretStr | None) -> str | None:

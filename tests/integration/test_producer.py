@@ -128,7 +128,7 @@ async def test_in_random_mode_one_record_a_poll_is_sent_and_logged(kafka: Kafka,
             assert status == 200
             assert (await producer.get("/healthz"))[0] == 200
             metrics = (await producer.get("/metrics"))[1]
-            assert 'ticklake_producer_ticks_total{outcome="ok"}' in metrics
+            assert 'ticklake_producer_ticks_total{endpoint="api",outcome="ok"}' in metrics
             page = (await producer.get("/"))[1]
             assert api.url in page
             assert await producer.stop() == 0

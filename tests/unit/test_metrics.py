@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from prometheus_client.metrics import MetricWrapperBase
 
 PRODUCER = {
-    "ticklake_producer_ticks_total": ("outcome",),
-    "ticklake_producer_ticks_skipped_total": ("reason",),
+    "ticklake_producer_ticks_total": ("outcome", "endpoint"),
+    "ticklake_producer_ticks_skipped_total": ("reason", "endpoint"),
     "ticklake_producer_records_published_total": (),
     "ticklake_producer_set_aside_total": ("reason",),
     "ticklake_producer_unacked_bytes": (),
-    "ticklake_producer_last_success_timestamp_seconds": (),
+    "ticklake_producer_last_success_timestamp_seconds": ("endpoint",),
+    "ticklake_producer_clients_replaced_total": (),
+    "ticklake_producer_records_resent_total": (),
 }
 CONSUMER = {
     "ticklake_consumer_records_stored_total": (),

@@ -6,12 +6,13 @@ import asyncio
 import gzip
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from producer.endpoint import build_endpoint, parse_auth, split_url
-from producer.fetcher import Fetcher, FetchError
+from producer.fetcher import Ask, Fetched, Fetcher, FetchError, open_client
+from producer.pacing import RateLimit
 from producer.redactor import Redactor
 from producer.surroundings import Surroundings
 from shared.settings import SettingsError
@@ -19,6 +20,10 @@ from tests.scripted_api import ScriptedApi, drip, gzipped, hang, http, reset, sc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import httpx
+
+    from producer.endpoint import Endpoint
 
 KEY = "CANARY-Key/77"
 LIMIT = 100_000
@@ -35,6 +40,27 @@ def surroundings(sleep: Callable[[float], Awaitable[None]] | None = None) -> Sur
     )
 
 
+class Asker:
+    """A fetcher with what it asks, and the client it asks with."""
+
+    def __init__(self, fetcher: Fetcher, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+        self.fetcher = fetcher
+        self._client = client
+        self._endpoint = endpoint
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.aclose()
+
+    async def fetch(self, budget_seconds: float, **ask: Any) -> Fetched:
+        return await self.fetcher.fetch(Ask(endpoint=self._endpoint, **ask), time.monotonic() + budget_seconds)
+
+    async def fetch_once(self) -> Fetched:
+        return await self.fetcher.fetch_once(Ask(endpoint=self._endpoint))
+
+
 def fetcher(
     api: ScriptedApi,
     *,
@@ -43,19 +69,23 @@ def fetcher(
     world: Surroundings | None = None,
     limit: int = LIMIT,
     url: str | None = None,
-) -> Fetcher:
+    rate: RateLimit | None = None,
+) -> Asker:
     endpoint = build_endpoint(split_url(url or api.url), parse_auth(auth), KEY)
-    return Fetcher(
-        endpoint,
+    client = open_client(1)
+    source = Fetcher(
+        client,
+        limit=rate,
         redactor=Redactor(endpoint.secrets),
         surroundings=world or surroundings(),
         timeout_seconds=timeout_seconds,
         max_body_bytes=limit,
     )
+    return Asker(source, client, endpoint)
 
 
-async def failure(api: ScriptedApi, budget_seconds: float = 5.0, **options: object) -> FetchError:
-    async with fetcher(api, **options) as source:  # type: ignore[arg-type]
+async def failure(api: ScriptedApi, budget_seconds: float = 5.0, **options: Any) -> FetchError:
+    async with fetcher(api, **options) as source:
         with pytest.raises(FetchError) as caught:
             await source.fetch(budget_seconds)
     assert KEY not in str(caught.value)
@@ -250,9 +280,84 @@ async def test_a_proxy_or_ca_variable_that_cannot_be_used_is_a_fault_of_the_sett
 ) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv(name, value)
-    async with scripted_api(http()) as api:
-        with pytest.raises(SettingsError) as caught:
-            fetcher(api)
+    with pytest.raises(SettingsError) as caught:
+        open_client(1)
     assert name in str(caught.value)
     assert "; allowed: " in str(caught.value)
     assert "CANARY" not in str(caught.value)
+
+
+async def test_validators_are_sent_and_a_304_is_nothing_new() -> None:
+    answer = http(b"[]", headers=['ETag: "v1"', "Last-Modified: Wed, 25 Nov 2026 10:00:00 GMT"])
+    unchanged = b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n"
+    async with scripted_api(answer, unchanged) as api, fetcher(api) as source:
+        first = await source.fetch(5)
+        second = await source.fetch(5, validators=first.validators)
+    assert (first.unchanged, second.unchanged, second.body) == (False, True, None)
+    assert "if-none-match" not in api.requests[0].headers
+    assert api.requests[1].headers["if-none-match"] == '"v1"'
+    assert api.requests[1].headers["if-modified-since"] == "Wed, 25 Nov 2026 10:00:00 GMT"
+
+
+async def test_a_304_that_nobody_asked_for_is_refused() -> None:
+    async with scripted_api(b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n") as api:
+        error = await failure(api)
+    assert (error.outcome, error.reason) == ("refused", "HTTP 304: not modified, which nobody asked")
+    assert len(api.requests) == 1
+
+
+async def test_the_pages_of_a_poll_share_the_cap() -> None:
+    async with scripted_api(http(b'["0123456789"]')) as api, fetcher(api, limit=20) as source:
+        assert len((await source.fetch(5, taken_bytes=6)).body or b"") == 14
+        with pytest.raises(FetchError, match=r"larger than API_MAX_BODY_BYTES \(20\)"):
+            await source.fetch(5, taken_bytes=7)
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+        self.surroundings = Surroundings(
+            monotonic=lambda: self.now, wall=time.time, sleep=self.sleep, uniform=lambda: 0.0, pick=lambda _: 0
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+async def test_retries_and_pages_wait_for_their_turn_under_the_rate_limit() -> None:
+    clock = Clock()
+    async with (
+        scripted_api(http(status="500 Oops"), http(b"[1]")) as api,
+        fetcher(api, world=clock.surroundings, rate=RateLimit(6)) as source,
+    ):
+        ask = Ask(endpoint=source._endpoint)
+        await source.fetcher.fetch(ask, clock.now + 60)
+        assert sum(clock.slept) >= 10.0
+        await source.fetcher.fetch(ask, clock.now + 60)
+    assert len(api.requests) == 3
+    assert sum(clock.slept) >= 20.0
+
+
+async def test_a_poll_whose_time_the_rate_limit_does_not_leave_fails_without_asking() -> None:
+    clock = Clock()
+    async with (
+        scripted_api(http(b"[1]")) as api,
+        fetcher(api, world=clock.surroundings, rate=RateLimit(1)) as source,
+    ):
+        ask = Ask(endpoint=source._endpoint)
+        await source.fetcher.fetch(ask, clock.now + 5)
+        with pytest.raises(FetchError, match=r"the rate limit allows the next request in 6[01] s") as caught:
+            await source.fetcher.fetch(ask, clock.now + 5)
+    assert caught.value.outcome == "throttled"
+    assert len(api.requests) == 1
+
+
+async def test_no_cookie_of_a_server_is_kept() -> None:
+    async with scripted_api(http(b"[1]", headers=["Set-Cookie: session=abc"])) as api, fetcher(api) as source:
+        await source.fetch(5)
+        await source.fetch(5)
+    assert "cookie" not in api.requests[1].headers

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from producer.fetcher import Fetched, FetchError
+from producer.endpoint import build_endpoint, parse_auth, split_url
+from producer.fetcher import Ask, Fetched, FetchError
 from producer.ledger import Delivery, Ledger, Parcel, Record
 from producer.metrics import Metrics
 from producer.parser import ApiError, BodyError
+from producer.plan import Plan
 from producer.pointer import parse_pointer
-from producer.poller import Plan, Poller
+from producer.poller import Poller
 from producer.redactor import Redactor
 from producer.selection import Select
 from producer.surroundings import Surroundings
@@ -52,17 +54,24 @@ class ScriptedSource:
         self.world = world
         self.answers = list(answers)
         self.asked: list[float] = []
+        self.asks: list[Ask] = []
 
-    async def fetch(self, budget_seconds: float) -> Fetched:
+    async def fetch(self, ask: Ask, end: float) -> Fetched:
         if not self.answers:
             raise EndOfScript
         self.asked.append(self.world.now)
+        self.asks.append(ask)
         seconds, answer = self.answers.pop(0)
         self.world.now += seconds
         if isinstance(answer, FetchError):
             raise answer
         body = None if answer is None else bytearray(answer)
-        return Fetched(body=body, arrived_wall=1_800_000_000.5, arrived_monotonic=self.world.now)
+        return Fetched(
+            body=body,
+            arrived_wall=1_800_000_000.5,
+            arrived_monotonic=self.world.now,
+            validators={"if-none-match": f'"{len(self.asks)}"'},
+        )
 
     def unusable(self, error: BodyError) -> FetchError:
         return FetchError("api_error" if isinstance(error, ApiError) else "unusable", error.reason)
@@ -80,31 +89,41 @@ class Outlet:
 
 
 class Rig:
-    def __init__(self, *answers: tuple[float, bytes | FetchError | None], select: Select = Select.ALL) -> None:
+    def __init__(
+        self,
+        *answers: tuple[float, bytes | FetchError | None],
+        select: Select = Select.ALL,
+        named: bool = False,
+    ) -> None:
         self.world = World()
         self.source = ScriptedSource(self.world, answers)
         self.outlet = Outlet()
         self.ledger = Ledger()
         self.metrics = Metrics(unacked_bytes=lambda: self.ledger.unacked_bytes)
         plan = Plan(
-            source="http://h/x",
+            name="api",
+            endpoint=build_endpoint(split_url("http://h/x"), parse_auth("bearer"), None),
             topic="task",
             records_pointer=parse_pointer(""),
+            next_pointer=None,
             key_pointer=parse_pointer("/symbol"),
             select=select,
-            max_records=100,
-            max_unacked_bytes=1000,
-            period_seconds=2.0,
+            interval_seconds=2.0,
             timeout_seconds=10.0,
+            rate_limit_per_minute=None,
+            max_body_bytes=1000,
+            max_records=100,
         )
         self.poller = Poller(
             plan,
             self.source,
             self.outlet,
             ledger=self.ledger,
-            metrics=self.metrics,
+            max_unacked_bytes=1000,
+            metrics=self.metrics.endpoint("api"),
             redactor=Redactor(["CANARY"]),
             surroundings=self.world.surroundings,
+            named=named,
         )
 
     async def run(self) -> None:
@@ -112,7 +131,7 @@ class Rig:
             await self.poller.run()
 
     def count(self, name: str, **labels: str) -> float:
-        value = self.metrics.registry.get_sample_value(name, labels)
+        value = self.metrics.registry.get_sample_value(name, {"endpoint": "api", **labels})
         assert value is not None
         return value
 
@@ -190,7 +209,7 @@ async def test_the_parcel_has_the_records_bytes_keys_source_and_time_of_arrival(
     _ = await rig.poller.tick()
     (parcel,) = rig.outlet.parcels
     assert parcel.records == [Record(key=b"A", value=b'{"symbol":"A", "p":1.0}'), Record(key=None, value=b'{"p":2}')]
-    assert (parcel.source, parcel.time) == ("http://h/x", "2027-01-15T08:00:00.500Z")
+    assert (parcel.source, parcel.time, parcel.topic) == ("http://h/x", "2027-01-15T08:00:00.500Z", "task")
 
 
 async def logged(rig: Rig, act: Callable[[], object]) -> list[dict[str, object]]:
@@ -228,7 +247,7 @@ async def test_records_set_aside_are_one_line_with_the_first_few() -> None:
     assert line["event"] == "Records set aside"
     assert line["records"] == 5
     assert line["first"] == [{"index": n, "reason": "not_an_object", "begins": str(n + 1)} for n in range(3)]
-    assert rig.count("ticklake_producer_set_aside_total", reason="not_an_object") == 5
+    assert rig.metrics.registry.get_sample_value("ticklake_producer_set_aside_total", {"reason": "not_an_object"}) == 5
 
 
 @pytest.mark.parametrize(
@@ -253,7 +272,7 @@ async def test_no_content_is_a_success_without_records() -> None:
     rig = Rig((0.0, None))
     await rig.run()
     assert rig.poller.failure is None
-    assert rig.outlet.parcels[0].records == []
+    assert list(rig.outlet.parcels[0].records) == []
 
 
 async def test_alive_is_turning_and_waiting_on_purpose_is_turning() -> None:
@@ -263,3 +282,32 @@ async def test_alive_is_turning_and_waiting_on_purpose_is_turning() -> None:
     assert rig.poller.overdue_seconds() == 0.0
     rig.world.now += 5.0
     assert rig.poller.overdue_seconds() == 5.0
+
+
+async def test_in_changed_mode_what_was_handed_over_is_not_new_and_what_was_set_aside_is() -> None:
+    rig = Rig((0.0, GOOD), (0.0, GOOD), (0.0, GOOD), select=Select.CHANGED)
+    _ = await rig.poller.tick()
+    _ = await rig.poller.tick()
+    first, second = rig.outlet.parcels
+    assert [record.key for record in first.records] == [b"A", b"B"]
+    assert list(second.records) == []
+    assert [ask.validators for ask in rig.source.asks] == [{}, {"if-none-match": '"1"'}]
+    rig.outlet.deliveries[0].set_result(Delivery(acknowledged=1, set_aside=(first.records[1],)))
+    await asyncio.sleep(0)
+    _ = await rig.poller.tick()
+    assert [record.key for record in rig.outlet.parcels[2].records] == [b"B"]
+    assert rig.source.asks[2].validators == {}  # else a 304 would hide it
+
+
+async def test_in_changed_mode_a_poll_that_fails_is_not_remembered() -> None:
+    rig = Rig((0.0, b"[{]"), (0.0, GOOD), select=Select.CHANGED)
+    await rig.run()
+    assert len(rig.outlet.parcels[0].records) == 2
+    assert [ask.validators for ask in rig.source.asks] == [{}, {}]
+
+
+async def test_beside_others_its_lines_tell_the_endpoints_name() -> None:
+    rig = Rig((0.0, FetchError("refused", "HTTP 404")), named=True)
+    with structlog.testing.capture_logs() as lines:
+        await rig.run()
+    assert [(line["event"], line["endpoint"]) for line in lines] == [("Poll failed", "api")]

@@ -19,7 +19,7 @@ def probe_of(rig: Rig) -> tuple[ProducerProbe, Publisher]:
         ledger=rig.ledger,
         surroundings=rig.world.surroundings,
     )
-    return ProducerProbe(rig.poller._plan, rig.poller, publisher, rig.ledger, "task"), publisher
+    return ProducerProbe([rig.poller], publisher, rig.ledger, ["task"]), publisher
 
 
 async def test_red_before_the_first_success_and_the_broker_is_known() -> None:
@@ -62,13 +62,13 @@ async def test_the_page_says_what_it_is_doing() -> None:
     probe, publisher = probe_of(rig)
     await rig.run()
     publisher.submit(PARCEL)
-    facts = probe.status().facts
-    assert facts["API"] == "http://h/x"
-    assert facts["Every"] == "2 s, all"
-    assert facts["Kafka"] == "broker:9092, topic task"
-    assert str(facts["Last successful poll"]).startswith("2027-01-15T08:")
-    assert facts["Records of that poll"] == len(rig.outlet.parcels[0].records)
-    assert facts["Waiting for Kafka"] == f"1 records, {rig.ledger.unacked_bytes} bytes"
+    status = probe.status()
+    assert status.facts["Kafka"] == "broker:9092, topic task"
+    assert status.facts["Waiting for Kafka"] == f"1 records, {rig.ledger.unacked_bytes} bytes"
+    (row,) = status.tables[0].rows
+    assert row[:4] == ("api", "http://h/x", "2 s, all", "task")
+    assert str(row[4]).startswith("2027-01-15T08:")
+    assert row[5:] == (2, "ok")
 
 
 async def test_dead_only_when_the_loop_stops_turning() -> None:

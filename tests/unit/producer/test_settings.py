@@ -114,24 +114,26 @@ def test_contradictions_wait_until_every_field_is_right() -> None:
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = load(Settings, {**GOOD, **dict.fromkeys(("API_KEY", "SELECT", "API_RATE_LIMIT_PER_MINUTE"), "")})
     assert settings.api_auth == "bearer"
-    assert settings.records_pointer.text == ""
+    (endpoint,) = settings.endpoints
+    assert endpoint.records_pointer.text == ""
     assert settings.api_timeout_seconds == 10.0
     assert (settings.api_max_body_bytes, settings.api_max_records) == (67_108_864, 100_000)
     assert settings.publish_max_unacked_bytes == 67_108_864
     assert settings.poll_interval_seconds == 2.0
-    assert settings.select_mode is Select.RANDOM
-    assert settings.key_pointer is not None
-    assert settings.key_pointer.text == "/symbol"
+    assert endpoint.select is Select.RANDOM
+    assert endpoint.key_pointer is not None
+    assert endpoint.key_pointer.text == "/symbol"
 
 
 def test_values_are_taken_in_any_case() -> None:
     settings = load(
         Settings, {**GOOD, "SELECT": "ALL", "RECORD_KEY_POINTER": "None", "API_AUTH": "Header:X-K", "API_KEY": "k"}
     )
-    assert settings.select_mode is Select.ALL
-    assert settings.key_pointer is None
-    assert settings.endpoint.headers["x-k"] == "k"
-    assert settings.records_pointer.names == parse_pointer("").names
+    (endpoint,) = settings.endpoints
+    assert endpoint.select is Select.ALL
+    assert endpoint.key_pointer is None
+    assert endpoint.endpoint.headers["x-k"] == "k"
+    assert endpoint.records_pointer.names == parse_pointer("").names
 
 
 @pytest.mark.parametrize(
