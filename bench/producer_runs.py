@@ -4,8 +4,8 @@ Owns: what is counted from which moment to which, when a run is void. Does not o
 cases and the table (`producer`, `producer_report`).
 
 Invariants: CPU a poll is a slope: from the arrival of the first request after the warm-up to the arrival of the first
-request after the measured polls, whole cycles, waits between polls included, start-up not. Figures are void (BenchError)
-unless the topic then holds exactly the records of all polls and the process ends with exit code 0.
+request after the measured polls, whole cycles, waits between polls included, start-up not. Figures are void
+(BenchError) unless the topic then holds exactly the records of all polls and the process ends with exit code 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.process import BenchError, Line, MeasuredProcess, lines
 from bench.quotes_api import PRICES, TICKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tests.servers import Kafka
 
@@ -32,7 +32,6 @@ OURS, STOCK = "producer", "bench.baselines.stock_producer"
 class Case:
     """What is run. `first_records`: published by the first poll; `later_records`: by each one after it."""
 
-    name: str
     module: str
     path: str
     select: str
@@ -90,6 +89,8 @@ class Figures:
     start_memory_bytes: int
     peak_memory_bytes: int
     records: int
+    plain_bytes: int
+    gzipped_bytes: int
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class _Observed:
     def complete(self) -> bool:
         return self.case.polls + 1 in self.asked and len(self.sent) >= self.case.expected_lines
 
-    def figures(self, peak_memory_bytes: int, records: int) -> Figures:
+    def figures(self, peak_memory_bytes: int, records: int, body: Mapping[str, object]) -> Figures:
         case = self.case
         began, cpu_began = self.asked[case.warm_up_polls + 1]
         ended, cpu_ended = self.asked[case.polls + 1]
@@ -135,6 +136,8 @@ class _Observed:
             start_memory_bytes=self.start_memory_bytes,
             peak_memory_bytes=peak_memory_bytes,
             records=records,
+            plain_bytes=cast("int", body["plain_bytes"]),
+            gzipped_bytes=cast("int", body["gzipped_bytes"]),
         )
 
 
@@ -145,8 +148,8 @@ def run(case: Case, kafka: Kafka) -> Figures:
     command = ["bench.quotes_api", "--path", case.path, "--records", str(case.api_records)]
     command += ["--answers", str(case.polls)] + (["--validators"] if case.validators else [])
     with MeasuredProcess("api", command, {}, inbox) as api:
-        _, line = next(lines(inbox, [api]))
-        settings = case.settings(str(line.fields["url"]), kafka.bootstrap_servers, topic)
+        _, ready = next(lines(inbox, [api]))
+        settings = case.settings(str(ready.fields["url"]), kafka.bootstrap_servers, topic)
         with MeasuredProcess(case.module, [case.module], settings, inbox) as subject:
             observed = _Observed(case)
             for who, said in lines(inbox, [api, subject]):
@@ -158,18 +161,17 @@ def run(case: Case, kafka: Kafka) -> Figures:
     records = sum(asyncio.run(kafka.end_offsets(topic)).values())
     if exit_code or records != case.expected_records:
         message = (
-            f"{case.name}: {records:,} records in the topic after {case.polls} polls, {case.expected_records:,} "
-            f"expected; exit code {exit_code}: the figures are void"
+            f"{case.module}, {case.select}: {records:,} records in the topic after {case.polls} polls, "
+            f"{case.expected_records:,} expected; exit code {exit_code}: the figures are void"
         )
         raise BenchError(message)
-    return observed.figures(peak, records)
+    return observed.figures(peak, records, ready.fields)
 
 
-def quotes(name: str, module: str, select: str, *, warm_up: int, measured: int, validators: bool = False) -> Case:
+def quotes(module: str, select: str, *, warm_up: int, measured: int, validators: bool = False) -> Case:
     """A snapshot of 10,000 quotes, polled every second."""
     count = 10_000
     return Case(
-        name=name,
         module=module,
         path=TICKERS,
         select=select,
@@ -183,10 +185,9 @@ def quotes(name: str, module: str, select: str, *, warm_up: int, measured: int, 
     )
 
 
-def original(name: str, module: str, *, measured: int) -> Case:
+def original(module: str, *, warm_up: int, measured: int) -> Case:
     """The original system: one random record of a bare array every 2 s."""
     return Case(
-        name=name,
         module=module,
         path=PRICES,
         select="random",
@@ -194,6 +195,6 @@ def original(name: str, module: str, *, measured: int) -> Case:
         first_records=1,
         later_records=1,
         period_seconds=2.0,
-        warm_up_polls=2,
+        warm_up_polls=warm_up,
         measured_polls=measured,
     )

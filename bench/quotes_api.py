@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOST = "127.0.0.1"
+REQUEST_IDS = ("6a7e466379af0a71039d60cc78e72282", "0cf72b6da685bcd386548ffe2895904a")
 TICKERS, PRICES = "/tickers", "/prices"
 SEED = 1
 NOW_NS = 1_764_062_405_000_000_000
@@ -53,20 +54,26 @@ class Body:
         return cls(plain=plain, gzipped=gzip.compress(plain, 6, mtime=0), etag=etag)
 
 
-def bodies(path: str, records: int) -> tuple[Body, Body]:
-    """What a path answers, and what it answers after that."""
+def bodies(path: str, records: int, *, validators: bool = False) -> tuple[list[Body], Body]:
+    """What a path answers, in turn, and what it answers after that.
+
+    The snapshot's answers bring the same quotes under two request ids, as an API without validators sends them when
+    nothing has changed; with validators they are one.
+    """
     market = Market(symbols(records), SEED, NOW_NS)
     for move in range(MOVES):
         market.move(NOW_NS + move * MOVE_NS)
     if path == PRICES:
-        return Body.of(market.prices()), Body.of([])
-    return Body.of(market.snapshot()), Body.of(market.snapshot(()))
+        return [Body.of(market.prices())], Body.of([])
+    quotes = market.snapshot()
+    ids = REQUEST_IDS[:1] if validators else REQUEST_IDS
+    return [Body.of({**quotes, "request_id": name}) for name in ids], Body.of(market.snapshot(()))
 
 
 class QuotesApi:
     """Answers any GET with the next body. `validators`: whether it sends an ETag and knows it again."""
 
-    def __init__(self, full: Body, empty: Body, *, answers: int, validators: bool) -> None:
+    def __init__(self, full: Sequence[Body], empty: Body, *, answers: int, validators: bool) -> None:
         self._full = full
         self._empty = empty
         self._answers = answers
@@ -83,7 +90,7 @@ class QuotesApi:
                 self._asked += 1
                 number = self._asked
                 _tell({"request": number, "asked": asked})
-                status, answer = self._answer(head, self._full if number <= self._answers else self._empty)
+                status, answer = self._answer(head, self._body(number))
                 writer.write(answer)
                 await writer.drain()
                 _tell({"request": number, "written": time.monotonic(), "status": status, "bytes": len(answer)})
@@ -91,6 +98,9 @@ class QuotesApi:
             pass  # the client has gone, as it may
         finally:
             writer.close()
+
+    def _body(self, number: int) -> Body:
+        return self._full[number % len(self._full)] if number <= self._answers else self._empty
 
     def _answer(self, head: bytes, body: Body) -> tuple[int, bytes]:
         if self._validators and f"if-none-match: {body.etag}".encode() in head:
@@ -110,7 +120,7 @@ def _tell(fact: dict[str, object]) -> None:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
-    full, empty = bodies(options.path, options.records)
+    full, empty = bodies(options.path, options.records, validators=options.validators)
     api = QuotesApi(full, empty, answers=options.answers, validators=options.validators)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -119,8 +129,8 @@ async def serve(options: argparse.Namespace) -> None:
     _tell(
         {
             "url": f"http://{HOST}:{port}{options.path}",
-            "plain_bytes": len(full.plain),
-            "gzipped_bytes": len(full.gzipped),
+            "plain_bytes": len(full[0].plain),
+            "gzipped_bytes": len(full[0].gzipped),
         }
     )
     await stopped.wait()
