@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.parser import ApiError, BodyError, Parsed, parse, record_key
@@ -134,10 +134,155 @@ def test_a_body_that_is_not_strict_json_is_refused_whole_with_the_position(body:
             records(body, pointer)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b'[{"a":-Infinity}]', b'[{"a":-NaN}]', b'[{"a":nan}]', b"[NaN]", b'{"x":NaN,"tickers":[{}]}', b"NaN"),
+        *(b'[{"a":True}]', b'[{"a":None}]', b'[{"a":nul}]', b'[{"a":nulll}]', b'[{"a":undefined}]'),
+        *(b'[{"a":+1}]', b'[{"a":.5}]', b'[{"a":1.}]', b'[{"a":1e}]', b'[{"a":1e+}]', b'[{"a":-}]', b'[{"a":--1}]'),
+        *(b'[{"a":00}]', b'[{"a":-01}]', b'[{"a":0x1}]', b'[{"a":1_000}]', b'[{"a":1 000}]'),
+        *(b'[{"a":1}]\x00', b'[{"a":1}],', b'[{"a":1}][]', b'[{"a":1}]/**/', b'//\n[{"a":1}]', b'[{"a":1}]]'),
+        *(b'[{"a":1} {"a":2}]', b"[{,}]", b"[,]", b"[1 2]", b'[{"a" 1}]', b'[{"a":}]', b'[{"a"}]', b"[{a:1}]"),
+        *(b'[{"a":"\t"}]', b'[{"a":"x\ny"}]', b'[{"a":"\x1f"}]', b'[{"a":"\x00"}]', b"[\x0b]", b"[\x0c]"),
+        *(rb'[{"a":"\x41"}]', rb'[{"a":"\u12"}]', rb'[{"a":"\u12G4"}]', rb'[{"a":"\'"}]', rb'[{"a":"\"}]'),
+        *(b"\xff\xfe[\x00]\x00", b"\xef\xbb\xbf", b"[\xc2\xa0]", b" ", b"\x00", b"\x1f\x8b\x08\x00"),
+        *(b'[{"a":"\xc0\x80"}]', b'[{"a":"\xf4\x90\x80\x80"}]', b'[{"\xff":1}]', b'[{"a":1}]\xff', b'[{"a":"\x80"}]'),
+        # Escaped halves of surrogate pairs: no UTF-8 can carry them (RFC 8259 §8.2), so no key could.
+        *(
+            rb'[{"symbol":"\ud800"}]',
+            rb'[{"symbol":"a\ud800b"}]',
+            rb'[{"symbol":"\udc00\ud800"}]',
+            rb'[{"a":"\udfff"}]',
+        ),
+        *(rb'[{"\ud800":1}]', rb'{"\ud800":1,"tickers":[{}]}', rb'{"status":"\ud800"}', rb'{"error":"\ud83d\u0041"}'),
+    ],
+)
+def test_whatever_common_writers_get_wrong_is_refused_whole(body: bytes) -> None:
+    for pointer in ("", "/tickers", "/0/a", '/a"b'):
+        with pytest.raises(BodyError, match=r"^not strict JSON: .*\(byte \d+\)$") as caught:
+            records(body, pointer)
+        assert not isinstance(caught.value, ApiError)
+
+
+def is_strict(body: bytes) -> bool:
+    """By the standard library's reader, which is lenient about NaN and halves of surrogate pairs only."""
+    try:
+        value = json.loads(body.decode(), parse_constant=refuse, parse_int=str, parse_float=str, object_pairs_hook=list)
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:  # of which those of JSON and of Unicode are kinds
+        return False
+    return True
+
+
+def refuse(literal: str) -> None:
+    raise ValueError(literal)
+
+
+DAMAGE = [
+    *(bytes([byte]) for byte in b'[]{},:"\\ /0123eE+-.truefalsnNu\t\n\x00\x7f\x80\xc3\xa9\xff'),
+    b"",
+    rb"\ud800",
+    rb"\u00e9",
+]
+
+
+@settings(max_examples=500)
+@given(
+    written=st.lists(written_objects(), max_size=4),
+    cuts=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 2), st.sampled_from(DAMAGE)), max_size=3),
+    pointer=st.sampled_from(["", "/a", "/0/a"]),
+    wrapped=st.booleans(),
+)
+def test_a_body_is_refused_as_not_strict_exactly_when_it_is_not(
+    written: list[bytes], cuts: list[tuple[int, int, bytes]], pointer: str, wrapped: bool
+) -> None:
+    body = b"[" + b", ".join(written) + b"]"
+    if wrapped:
+        body = b'{"z":{},"a":' + body + b',"status":"OK"}'
+    for place, length, damage in cuts:
+        start = place % (len(body) + 1)
+        body = body[:start] + damage + body[start + length :]
+    try:
+        records(body, pointer)
+    except BodyError as error:
+        refused = error.reason.startswith("not strict JSON: ")
+    else:
+        refused = False
+    assert refused != is_strict(body), body
+
+
+@given(st.binary(max_size=60))
+def test_no_body_is_a_crash(body: bytes) -> None:
+    for pointer in ("", "/a", "/0"):
+        try:
+            found = parsed(body, pointer).records
+        except BodyError:
+            continue
+        for record in found:
+            record_key(record, parse_pointer("/a"))
+
+
 def test_invalid_utf8_beyond_the_first_step_is_found_at_its_position() -> None:
     body = b'[{"a":"' + "é".encode() * 600_000 + b'\xff"}]'
     with pytest.raises(BodyError, match=r"invalid UTF-8 \(byte 1200007\)"):
         records(body)
+
+
+@pytest.mark.parametrize(
+    "status", [b'"OK"', b'"ok"', b'"Ok"', b'"DELAYED"', b'"delayed"', b'"Delayed"', b"200", b"null", b"true"]
+)
+def test_a_good_status_in_any_case_leaves_a_missing_array_empty(status: bytes) -> None:
+    for array in (b"", b',"tickers":null', b',"tickers":[]'):
+        assert records(b'{"status":' + status + array + b"}", "/tickers") == []
+    assert records(b'{"status":' + status + b',"tickers":{"a":1}}', "/tickers") == [b'{"a":1}']
+
+
+@pytest.mark.parametrize(
+    "status",
+    [b'"ERROR"', b'"error"', b'"Error"', b'"NOT_AUTHORIZED"', b'"not found"', b'""', b"401", b"500", b"0", b"false"],
+)
+def test_any_other_status_without_an_array_is_an_api_error_in_any_case(status: bytes) -> None:
+    for array in (b"", b',"tickers":null', b',"tickers":{"a":1}'):
+        with pytest.raises(ApiError) as caught:
+            records(b'{"status":' + status + array + b"}", "/tickers")
+        assert caught.value.quoted == b"status: " + status
+    assert records(b'{"status":' + status + b',"tickers":[]}', "/tickers") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b"{}", False),
+        (b'{"tickers":null}', False),
+        (b'{"tickers":[{"a":1}],"tickers":null}', False),
+        (b'{"Tickers":[{"a":1}]}', False),
+        (b'[{"tickers":[{"a":1}]}]', False),
+        (b"null", False),
+        (b'"tickers"', False),
+        (b'{"tickers":[]}', True),
+        (b'{"tickers":[ \n ]}', True),
+        (b'{"tickers":[{"a":1}],"tickers":[]}', True),
+    ],
+)
+def test_nothing_null_and_empty_are_zero_records_and_only_the_empty_array_was_found(body: bytes, found: bool) -> None:
+    result = parsed(body, "/tickers")
+    assert (list(result.records), result.found) == ([], found)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"tickers":[],"tickers":[{"a":1}]}', b'{"a":1}'),
+        (b'{"tickers":[{"b":2}],"tickers":[{"a":1}]}', b'{"a":1}'),
+        (b'{"tickers":null,"tickers":[{"a":1}]}', b'{"a":1}'),
+        (b'{"tickers":5,"tickers":[{"a":1}]}', b'{"a":1}'),
+        (b'{"tickers":[{"b":2}],"tickers":{"a":1}}', b'{"a":1}'),
+        (rb'{"tickers":[{"b":2}],"t\u0069ckers":[{"a":1}]}', b'{"a":1}'),
+        (b'{"status":"ERROR","status":"OK","tickers":{"a":1}}', b'{"a":1}'),
+    ],
+)
+def test_of_duplicate_names_on_the_way_the_last_counts(body: bytes, expected: bytes) -> None:
+    assert records(body, "/tickers") == [expected]
 
 
 def test_a_scalar_at_the_pointer_is_refused() -> None:
@@ -163,6 +308,38 @@ def test_a_record_nested_too_deep_is_set_aside_and_its_siblings_go_on(pointer: s
     found = parsed(body if not pointer else b'{"tickers":' + body + b"}", pointer)
     assert [bytes(record) for record in found.records] == [b'{"a":1}', b'{"b":"[[deep0"}']
     assert [(each.index, each.reason) for each in found.set_aside] == [(1, "nested_too_deep")]
+
+
+DEEP_ARRAYS = b'{"d":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+DEEP_OBJECTS = b'{"d":' * 100_000 + b'"]}"' + b"}" * 100_000
+DEEP_KEY = b'{"symbol":' + b'{"symbol":[' * 50_000 + rb'"\"[{"' + b"]}" * 50_000 + b"}"
+
+
+@pytest.mark.parametrize("deep", [DEEP_ARRAYS, DEEP_OBJECTS, DEEP_KEY])
+def test_records_nested_100_000_deep_cost_none_of_their_siblings(deep: bytes) -> None:
+    good = [rb'{"symbol":"\"[{\\"}', b'{"symbol":"deep0"}', b'{"n":[[1],{}]}']
+    found = parsed(b"[" + b" , ".join([deep, good[0], good[1], deep, b"5", good[2]]) + b"]")
+    assert list(map(bytes, found.records)) == good
+    assert [(each.index, each.reason) for each in found.set_aside] == [
+        (0, "nested_too_deep"),
+        (3, "nested_too_deep"),
+        (4, "not_an_object"),
+    ]
+    assert all(len(each.first_bytes) <= 80 for each in found.set_aside)
+
+
+def test_nesting_outside_of_the_records_does_not_matter() -> None:
+    for body in (
+        b'{"x":' + DEEP_ARRAYS + b',"tickers":[{"a":1}]}',
+        b'{"tickers":[{"a":1}],"x":' + DEEP_OBJECTS + b"}",
+    ):
+        assert records(body, "/tickers") == [b'{"a":1}']
+
+
+def test_an_object_nested_too_deep_in_place_of_the_array_is_set_aside() -> None:
+    found = parsed(b'{"tickers":' + DEEP_ARRAYS + b"}", "/tickers")
+    assert list(found.records) == []
+    assert [each.reason for each in found.set_aside] == ["nested_too_deep"]
 
 
 @pytest.mark.parametrize("body", [b"[" * 2_000_000, b"[" * 100_000, b'{"a":' * 5000])
@@ -204,3 +381,76 @@ def test_an_error_quotes_the_beginning_and_not_the_whole_body() -> None:
 def test_the_key_of_a_record(record: bytes, expected: bytes | None) -> None:
     assert record_key(record, parse_pointer("/symbol")) == expected
     assert record_key(record, None) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "pointer", "expected"),
+    [
+        # Of duplicate names the last counts, however it is written and wherever it stands.
+        (b'{"symbol":"A","symbol":"B"}', "/symbol", b"B"),
+        (b'{"symbol":"A","p":1,"symbol":null}', "/symbol", None),
+        (b'{"symbol":["A"],"symbol":5}', "/symbol", b"5"),
+        (rb'{"symbol":"A","sym\u0062ol":"B"}', "/symbol", b"B"),
+        (rb'{"sym\u0062ol":"A"}', "/symbol", b"A"),
+        (b'{"symbol":"symbol"}', "/symbol", b"symbol"),
+        (b'{"symbol":"A","x":"symbol"}', "/symbol", b"A"),
+        (b'{"x":{"symbol":"B"},"symbol":"A"}', "/symbol", b"A"),
+        (b'{"symbol":"A","x":{"symbol":"B"}}', "/symbol", b"A"),
+        (b'{"a":{"b":1},"a":{"b":2}}', "/a/b", b"2"),
+        (b'{"a":{"b":1},"a":{}}', "/a/b", None),
+        (b'{"a":[{"b":1},{"b":2}]}', "/a/1/b", b"2"),
+        # Space, escapes, other scripts.
+        (b'{\r\n"symbol"\t:\n "A" }', "/symbol", b"A"),
+        (rb'{"symbol":"\ud83d\ude00"}', "/symbol", "\N{GRINNING FACE}".encode()),
+        (rb'{"symbol":"\u0000\n\"\\"}', "/symbol", b'\0\n"\\'),
+        (rb'{"symbol":"A","x":"\\"}', "/symbol", b"A"),
+        ('{"symbol":"e\u0301"}'.encode(), "/symbol", b"e\xcc\x81"),
+        ('{"\u00e9":"A"}'.encode(), "/\u00e9", b"A"),
+        (rb'{"\u00e9":"A"}', "/\u00e9", b"A"),
+        (rb'{"a\"b":"A"}', '/a"b', b"A"),
+        # Numbers are keys as they are written, whatever their size.
+        (b'{"symbol":1e400}', "/symbol", b"1e400"),
+        (b'{"symbol":-0}', "/symbol", b"-0"),
+        (b'{"symbol":' + b"9" * 5000 + b"}", "/symbol", b"9" * 5000),
+        (b'{"symbol":"' + b"A" * 5000 + b'"}', "/symbol", b"A" * 5000),
+    ],
+)
+def test_the_key_is_the_last_value_of_that_name(record: bytes, pointer: str, expected: bytes | None) -> None:
+    assert record_key(record, parse_pointer(pointer)) == expected
+    (published,) = parsed(b"[" + record + b"]").records
+    assert record_key(published, parse_pointer(pointer)) == expected
+
+
+KEY_NAMES = ['"symbol"', r'"sym\u0062ol"', '"Symbol"', '"x"']
+KEY_VALUES = [
+    '"A"',
+    '"symbol"',
+    r'"\u00e9\/"',
+    '"\u00e9"',
+    '""',
+    "1.50",
+    "-0",
+    "true",
+    "null",
+    "[1]",
+    '{"symbol":"B"}',
+    '":"',
+]
+
+
+@given(
+    members=st.lists(st.tuples(st.sampled_from(KEY_NAMES), st.sampled_from(KEY_VALUES), SPACE), max_size=4), space=SPACE
+)
+def test_the_key_is_what_the_standard_librarys_reader_finds(members: list[tuple[str, str, str]], space: str) -> None:
+    record = "{" + space + ",".join(f"{gap}{name}{gap}:{gap}{value}{gap}" for name, value, gap in members) + "}"
+    value = json.loads(record, parse_int=Literal, parse_float=Literal).get("symbol")
+    expected = json.dumps(value) if isinstance(value, bool) else value
+    assert record_key(record.encode(), parse_pointer("/symbol")) == (
+        expected.encode() if isinstance(expected, str) else None
+    )
+
+
+class Literal(str):
+    """A number as it is written."""
+
+    __slots__ = ()
