@@ -119,6 +119,7 @@ def paced(connect: Callable[..., Awaitable[Any]], attempts: Attempts) -> Callabl
         if (barred := attempts.barred(broker, login)) is not None:
             raise KafkaConnectionError(f"{broker}: {barred}")
         began = time.monotonic()
+        starting = connection._on_close_cb is None  # noqa: SLF001 -- only running clients ask aiokafka to be called back
         try:
             answer = await connect(connection)
         except asyncio.CancelledError:
@@ -129,7 +130,7 @@ def paced(connect: Callable[..., Awaitable[Any]], attempts: Attempts) -> Callabl
         except (KafkaError, OSError, EOFError, ValueError, LookupError, AssertionError) as error:
             reason = explained(error, protocol=login.protocol, mechanism=login.mechanism, user=login.user)
             attempts.failed(broker, login, reason)
-            if _is_of_running_client(connection) and attempts.reminders.due(broker, reason):
+            if not starting and attempts.reminders.due(broker, reason):
                 log.warning("No connection to Kafka", broker=broker, reason=reason)
             raise KafkaConnectionError(f"{broker}: {reason}") from error
         attempts.made(broker, login)
@@ -153,11 +154,6 @@ def _had_one_answer(connection: Any) -> bool:  # noqa: ANN401
     asked = connection._correlation_id == _FIRST_ANSWER + 1  # noqa: SLF001
     login = connection._security_protocol.startswith("SASL")  # noqa: SLF001
     return bool(asked and connection._versions and connection._requests and not login)  # noqa: SLF001
-
-
-def _is_of_running_client(connection: Any) -> bool:  # noqa: ANN401
-    """By those alone aiokafka asks to be called back; not by the ones with which a client starts."""
-    return connection._on_close_cb is not None  # noqa: SLF001
 
 
 def _address(connection: Any) -> str:  # noqa: ANN401

@@ -75,7 +75,7 @@ def _certificate(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _alert(error: ssl.SSLError) -> str:
-    said = (error.reason or str(error)).replace("_", " ").lower()
+    said = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
     if "certificate required" in said:
         return f"it wants a client certificate: set {CLIENT_CERTIFICATE}"
     if "alert" in said and ("certificate" in said or "unknown ca" in said):
@@ -107,7 +107,7 @@ def _broken(error: BaseException, protocol: str, *, tls: bool) -> str:
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there (connection refused): check KAFKA_BOOTSTRAP_SERVERS"
+        return "nothing listens there (connection refused): is it up? Check KAFKA_BOOTSTRAP_SERVERS"
     if isinstance(error, socket.gaierror):
         return f"its name cannot be resolved ({error.strerror}): check KAFKA_BOOTSTRAP_SERVERS"
     if isinstance(error, KafkaConnectionError) and error.__cause__ is not None:  # the first request was on its way

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 NOISE_INTERVAL_SECONDS: Final = 60.0
 REMIND_SECONDS: Final = 60.0
-# What aiokafka says of attempts to connect, at each of them; we tell why they fail (`kafka_connection`), once a minute.
+# What aiokafka says at each attempt to connect and at each request that has no connection; we tell why there is none
+# (`kafka_connection`), once a minute.
+_NO_NODE: Final = "Unable connect to node with id %s: %s"
 _TOLD: Final = frozenset(
     {
         'Unable connect to "%s:%s": %s',
-        "Unable connect to node with id %s: %s",
         'Unable to request metadata from "%s:%s": %s',
         "Unable to update metadata from %s",
     }
@@ -119,7 +120,7 @@ class NoiseLimit(logging.Filter):
         """Whether the record may pass."""
         if record.name != self._prefix and not record.name.startswith(self._prefix + "."):
             return True
-        if str(record.msg) in _TOLD:
+        if _is_told(record):
             return False
         key = (record.name, str(record.msg))
         now = self._clock()
@@ -133,6 +134,14 @@ class NoiseLimit(logging.Filter):
         if len(self._seen) > _NOISE_MEMORY:
             self._seen.pop(next(iter(self._seen)))
         return True
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    template = str(record.msg)
+    words = record.args if isinstance(record.args, tuple) else ()
+    errors = {type(word).__name__ for word in words}
+    no_node = template == _NO_NODE and "KafkaConnectionError" in errors
+    return template in _TOLD or no_node or "NodeNotReadyError" in errors
 
 
 class Reminders:

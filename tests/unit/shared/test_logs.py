@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import aiokafka.client
 import pytest
 import structlog
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, StaleMetadata
 
 from shared import logs
 from shared.logs import NOISE_INTERVAL_SECONDS, NoiseLimit
@@ -230,17 +231,32 @@ def test_the_memory_for_noise_is_bounded() -> None:
     ("template", "words"),
     [
         ('Unable connect to "%s:%s": %s', ("h", 1, "refused")),
-        ("Unable connect to node with id %s: %s", (1, "refused")),
         ('Unable to request metadata from "%s:%s": %s', ("h", 1, "refused")),
         ("Unable to update metadata from %s", ([1],)),
+        ("Unable connect to node with id %s: %s", (1, KafkaConnectionError("refused"))),
     ],
 )
-def test_that_no_connection_was_made_is_left_to_those_who_know_why(template: str, words: tuple[object, ...]) -> None:
+def test_that_there_is_no_connection_is_left_to_those_who_know_why(template: str, words: tuple[object, ...]) -> None:
     stream = configured(level="DEBUG")
     logging.getLogger("aiokafka.client").error(template, *words)
     assert stream.getvalue() == ""
-    source = inspect.getsource(aiokafka.client)
-    assert template in source, "aiokafka words it in another way now"
+    assert template in inspect.getsource(aiokafka.client), "aiokafka words it in another way now"
+
+
+def test_requests_without_a_connection_are_not_told_each() -> None:
+    stream = configured(level="DEBUG")
+    logging.getLogger("aiokafka.producer.sender").warning("Got error: %s", NodeNotReadyError("not ready"))
+    assert stream.getvalue() == ""
+
+
+def test_what_aiokafka_says_of_something_else_is_told() -> None:
+    stream = configured()
+    logging.getLogger("aiokafka.client").error("Unable connect to node with id %s: %s", 1, StaleMetadata("unknown"))
+    logging.getLogger("aiokafka.client").error("%(a)s", {"a": 1})
+    assert [line["event"] for line in stream.lines()] == [
+        "Unable connect to node with id 1: StaleMetadata: unknown",
+        "1",
+    ]
 
 
 def test_the_suppressed_count_is_a_field() -> None:
