@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from producer.endpoint_settings import EndpointSettings
+    from producer.plan import Plan
 
 CANARY = "CANARY-8f3a1c"
 KEYS = {"VENDOR_KEY": CANARY}
@@ -91,7 +91,7 @@ def test_every_member_of_a_table_arrives(path: Path) -> None:
     assert (endpoint.select, endpoint.topic) == (Select.CHANGED, "bars")
 
 
-def shown(endpoint: EndpointSettings) -> tuple[object, ...]:
+def shown(endpoint: Plan) -> tuple[object, ...]:
     pointers = (endpoint.records_pointer, endpoint.next_pointer, endpoint.key_pointer)
     return (
         *(None if pointer is None else pointer.text for pointer in pointers),
