@@ -110,21 +110,6 @@ def check_key(key: str, auth: Auth) -> None:
         raise ValueError(msg)
 
 
-def contradiction(parts: SplitResult, auth: Auth, key: str | None) -> str | None:
-    """Why URL, way and key cannot go together, or None. `API_AUTH=bearer` without a key is a public API."""
-    if key is None:
-        if auth.way in {"query", "header"}:
-            return f"API_AUTH: {auth.way}:{auth.name} needs API_KEY, which is not set"
-        return None
-    if auth.way == "none":
-        return "API_AUTH: none sends no key, but API_KEY is set; unset one of them"
-    if parts.username is not None and (auth.way == "bearer" or auth.name.lower() == "authorization"):
-        return "API_URL: its user info and API_KEY would both be the Authorization header; remove one of them"
-    if auth.way == "query" and auth.name in dict(parse_qsl(parts.query, keep_blank_values=True)):
-        return f"API_AUTH: the query of API_URL has the parameter {auth.name} already"
-    return None
-
-
 def build_endpoint(parts: SplitResult, auth: Auth, key: str | None) -> Endpoint:
     """The request, ready to be sent."""
     host = parts.netloc.rpartition("@")[2]

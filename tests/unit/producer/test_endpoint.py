@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from producer.endpoint import build_endpoint, check_key, contradiction, parse_auth, split_url
+from producer.endpoint import build_endpoint, check_key, parse_auth, split_url
 
 
 def endpoint(url: str, auth: str = "bearer", key: str | None = "KEY") -> tuple[str, str, dict[str, str]]:
@@ -67,31 +67,6 @@ def test_what_is_no_url_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(ValueError, match="allowed: http://HOST") as caught:
         split_url(url)
     assert len(url) < 8 or url not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "auth", "key", "named"),
-    [
-        ("http://h/", "none", "k", "API_AUTH"),
-        ("http://h/", "query:k", None, "API_KEY"),
-        ("http://h/", "header:X-K", None, "API_KEY"),
-        ("http://u:p@h/", "bearer", "k", "API_URL"),
-        ("http://u:p@h/", "header:Authorization", "k", "API_URL"),
-        ("http://h/?k=1", "query:k", "k", "API_URL"),
-    ],
-)
-def test_contradictions_are_named(url: str, auth: str, key: str | None, named: str) -> None:
-    reason = contradiction(split_url(url), parse_auth(auth), key)
-    assert reason is not None
-    assert named in reason
-
-
-@pytest.mark.parametrize(
-    ("url", "auth", "key"),
-    [("http://h/", "bearer", None), ("http://u:p@h/", "query:k", "k"), ("http://h/", "none", None)],
-)
-def test_what_goes_together_is_accepted(url: str, auth: str, key: str | None) -> None:
-    assert contradiction(split_url(url), parse_auth(auth), key) is None
 
 
 @pytest.mark.parametrize("key", ["a\r\nX: y", "é", " secret", "a\x00"])

@@ -105,6 +105,14 @@ def test_contradictions_are_one_line_without_secrets(environ: dict[str, str], sa
     assert CANARY not in said
 
 
+@pytest.mark.parametrize(
+    ("url", "auth", "key"),
+    [("http://h/", "bearer", ""), ("http://u:p@h/", "query:k", "k"), ("http://h/", "none", ""), ("http://h/", "", "")],
+)
+def test_what_goes_together_is_accepted(url: str, auth: str, key: str) -> None:
+    assert load(Settings, {"API_URL": url, "API_AUTH": auth, "API_KEY": key}).endpoints
+
+
 def test_contradictions_wait_until_every_field_is_right() -> None:
     with pytest.raises(SettingsError) as caught:
         load(Settings, {**GOOD, "API_KEY": "k", "API_AUTH": "none", "API_MAX_RECORDS": "x", "SELECT": "y"})
