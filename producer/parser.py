@@ -12,9 +12,13 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from producer.array_walk import item_spans
+from shared.schemas import MAX_NESTING, nested_too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,15 +27,15 @@ if TYPE_CHECKING:
 
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
 
 _UTF8_STEP_BYTES = 1 << 20
 _FIRST_BYTES = 80
-_DEPTH_LIMIT = 500
+# Up to here a list of raw items is decoded before it is counted: one needs 65 bytes, so 32 MiB at most.
+_DENSE_COMMAS = 500_000
 _TOO_MANY_BRACKETS = 1_000_000
 _GOOD_STATUS = {"ok", "delayed"}
-_EMPTY = {b"null", b"false", b"0", b'""', b"[]", b"{}"}
+_EMPTY = {b"", b"null", b"false", b"0", b'""', b"[]", b"{}"}
 _OBJECT_START = ord("{")
 
 
@@ -76,7 +80,8 @@ def parse(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Parsed
     try:
         return _records(body, pointer, max_records, deep=None)
     except RecursionError:
-        flat, mark = _flatten(body)
+        # Records lie below the pointer's names and an array, so whatever is deeper is in one nested too deep.
+        flat, mark = _flatten(body, MAX_NESTING + len(pointer.names) + 2)
     try:
         return _records(flat, pointer, max_records, deep=mark)
     except RecursionError:
@@ -100,28 +105,28 @@ def record_key(record: bytes | msgspec.Raw, pointer: Pointer | None) -> bytes | 
 
 
 def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, *, deep: bytes | None) -> Parsed:
-    items = _items(body, pointer)
+    items = _items(body, pointer, max_records)
     if items is None:
         return Parsed(records=(), found=False)
     if len(items) > max_records:
-        reason = f"holds {len(items)} records, API_MAX_RECORDS allows {max_records}"
-        raise BodyError(reason, bytes(body[: _quoted_bytes(body)]))
+        raise _too_many(body, str(len(items)), max_records)
     records: list[bytes] = []
     set_aside: list[SetAside] = []
     for index, value in enumerate(map(bytes, items)):
         if value[0] != _OBJECT_START:
             set_aside.append(SetAside(index=index, reason="not_an_object", first_bytes=value[:_FIRST_BYTES]))
-        elif deep is not None and deep in value:
+        elif nested_too_deep(value) or (deep is not None and deep in value):
             set_aside.append(SetAside(index=index, reason="nested_too_deep", first_bytes=value[:_FIRST_BYTES]))
         else:
             records.append(value)
     return Parsed(records=records, set_aside=set_aside)
 
 
-def _items(body: bytes | bytearray, pointer: Pointer) -> Sequence[msgspec.Raw] | None:
+def _items(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Sequence[msgspec.Raw] | None:
     """The items at the pointer, None for nothing there. One pass when there is an array, as there nearly always is."""
+    dense = body.count(b",") > _DENSE_COMMAS
     try:
-        if pointer.array is not None:
+        if pointer.array is not None and not dense:
             return pointer.array(body)
     except msgspec.ValidationError:
         pass  # no array there, or not JSON: looked at below
@@ -131,38 +136,59 @@ def _items(body: bytes | bytearray, pointer: Pointer) -> Sequence[msgspec.Raw] |
         root = _RAW.decode(body)
     except msgspec.DecodeError as error:
         raise _malformed(body, error) from error
+    if dense and pointer.array is None:
+        reason = (
+            f"not usable: more than {_DENSE_COMMAS} commas, and a name in the pointer {pointer.text!r} needs escapes"
+        )
+        raise BodyError(reason, bytes(body[: _quoted_bytes(body)]))
     value = pointer.find(root)
-    if value is None or bytes(value) == b"null":
+    view = memoryview(b"" if value is None else value)
+    begins = bytes(view[:5])
+    if value is None or begins == b"null":
         _refuse_api_error(root)
         return None
-    first = bytes(value[:1]) if isinstance(value, bytes) else bytes(memoryview(value)[:1])
-    if first == b"[":
+    if begins.startswith(b"["):
+        if dense and next(islice(item_spans(view), max_records, None), None) is not None:
+            raise _too_many(view, f"more than {max_records}", max_records)
         return _ARRAY.decode(value)
     _refuse_api_error(root)
-    if first == b"{":
+    if begins.startswith(b"{"):
         return (value,)
     reason = f"neither an array nor an object at {pointer.text or 'the root'!r}"
-    raise BodyError(reason, bytes(memoryview(value)[: _quoted_bytes(body)]))
+    raise BodyError(reason, bytes(view[: _quoted_bytes(view)]))
+
+
+def _too_many(body: bytes | bytearray | memoryview, count: str, max_records: int) -> BodyError:
+    reason = f"holds {count} records, API_MAX_RECORDS allows {max_records}"
+    return BodyError(reason, bytes(body[: _quoted_bytes(body)]))
+
+
+class _Outcome(msgspec.Struct):
+    """What APIs say beside their records, or instead of them; whatever else there is, is skipped."""
+
+    status: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    message: msgspec.Raw = msgspec.Raw()
+
+
+_OUTCOME = msgspec.json.Decoder(_Outcome)
 
 
 def _refuse_api_error(root: msgspec.Raw) -> None:
     """Raises ApiError when the root object carries an error, a message, or a status that is not a good one."""
     try:
-        members = _OBJECT.decode(root)
-    except (msgspec.ValidationError, UnicodeDecodeError):  # not an object: nothing to say
+        outcome = _OUTCOME.decode(root)
+    except msgspec.ValidationError:  # not an object: nothing to say
         return
-    status = bytes(members.get("status", b""))
-    if _is_bad_status(status) or any(not _is_empty(members.get(name)) for name in ("error", "message")):
-        parts = [
-            f"{name}: ".encode() + bytes(members[name]) for name in ("status", "error", "message") if name in members
-        ]
+    said = {name: bytes(getattr(outcome, name)) for name in ("status", "error", "message")}
+    if _is_bad_status(said["status"]) or not (_is_empty(said["error"]) and _is_empty(said["message"])):
         reason = "the API answered with an error"
-        raise ApiError(reason, b", ".join(parts))
+        raise ApiError(reason, b", ".join(name.encode() + b": " + text for name, text in said.items() if text))
 
 
-def _is_empty(value: msgspec.Raw | None) -> bool:
+def _is_empty(value: bytes) -> bool:
     """Whether a member says nothing: absent, null, false, zero or empty, as in `{"error": [ ], "result": …}`."""
-    return value is None or b"".join(bytes(value)[:_FIRST_BYTES].split()) in _EMPTY
+    return b"".join(value[:_FIRST_BYTES].split()) in _EMPTY
 
 
 def _is_bad_status(literal: bytes) -> bool:
@@ -199,16 +225,17 @@ def _malformed(body: bytes | bytearray, error: msgspec.DecodeError) -> BodyError
     return BodyError(f"not strict JSON: {text}", bytes(body[: _quoted_bytes(body)]))
 
 
-def _quoted_bytes(body: bytes | bytearray) -> int:
+def _quoted_bytes(body: bytes | bytearray | memoryview) -> int:
     """Enough for whoever masks and cuts it: the start of the body, not all of it."""
     return min(len(body), 4096)
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Possessive: a match that could go back would remember every character of a long string.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
 
 
-def _flatten(body: bytes | bytearray) -> tuple[bytearray, bytes]:
-    """A copy in which everything nested deeper than `_DEPTH_LIMIT` is a string of the same length, and its mark.
+def _flatten(body: bytes | bytearray, depth_limit: int) -> tuple[bytearray, bytes]:
+    """A copy in which whatever is nested as deep as `depth_limit` is a string of the same length, and its mark.
 
     Only so can a record that no decoder follows be set aside without its siblings.
     """
@@ -221,14 +248,14 @@ def _flatten(body: bytes | bytearray) -> tuple[bytearray, bytes]:
     flat = bytearray(body)
     depth = 0
     start = 0
-    for token in _TOKEN.finditer(bytes(body)):
+    for token in _TOKEN.finditer(body):
         byte = token[0]
         if byte in b"[{":
             depth += 1
-            if depth == _DEPTH_LIMIT:
+            if depth == depth_limit:
                 start = token.start()
         elif byte in b"]}":
-            if depth == _DEPTH_LIMIT:
+            if depth == depth_limit:
                 length = token.end() - start
                 flat[start : token.end()] = b'"' + mark.ljust(length - 2, b".") + b'"'
             depth -= 1

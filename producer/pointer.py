@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from producer.array_walk import item_spans
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NOTHING = msgspec.Raw()
+_ARRAY_START = ord("[")
 
 Document = bytes | bytearray | msgspec.Raw
 
@@ -81,14 +85,12 @@ def _step(name: str) -> Callable[[Document], msgspec.Raw | None]:
         except msgspec.ValidationError:  # not an object
             pass
         else:
-            return found if bytes(found) else None
-        if index is None:
+            return found if memoryview(found) else None
+        view = memoryview(value)
+        if index is None or view[0] != _ARRAY_START:
             return None
-        try:
-            items = _ARRAY.decode(value)
-        except msgspec.ValidationError:  # a scalar
-            return None
-        return items[index] if index < len(items) else None
+        span = next(islice(item_spans(view), index, None), None)
+        return None if span is None else _RAW.decode(view[slice(*span)])
 
     return down
 

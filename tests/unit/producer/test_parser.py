@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import tracemalloc
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +11,10 @@ from hypothesis import strategies as st
 
 from producer.parser import ApiError, BodyError, Parsed, parse, record_key
 from producer.pointer import parse_pointer
+from shared.schemas import MAX_NESTING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIMIT = 1000
 
@@ -454,3 +461,62 @@ class Literal(str):
     """A number as it is written."""
 
     __slots__ = ()
+
+
+MIB = 1 << 20
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most that was allocated at a time during the work, beyond what was there before."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        with contextlib.suppress(BodyError):
+            work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+TOO_DEEP = b'{"d":' + b"[" * 2000 + b"]" * 2000 + b"}]"
+DENSE = {
+    "digits": b"[" + b"1," * (4 * MIB) + b"1]",
+    "empty objects": b"[" + b"{}," * (3 * MIB) + b"{}]",
+    "empty texts": b"[" + b'"",' * (3 * MIB) + b'""]',
+    "empty arrays in an object": b'{"tickers":[' + b"[]," * (3 * MIB) + b"[]]}",
+    "members of the root": b"{" + b",".join(b'"%d":1' % n for n in range(MIB)) + b"}",
+    "openings": b"[" * (8 * MIB),
+    "a long text beside a record nested too deep": b'[{"a":"' + b"x" * (8 * MIB) + b'"},' + TOO_DEEP,
+    "escapes beside a record nested too deep": b'[{"a":"' + rb"\n" * (4 * MIB) + b'"},' + TOO_DEEP,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dense", DENSE)
+@pytest.mark.parametrize("pointer", ["", "/tickers", "/0/tickers", '/a"b'])
+def test_a_dense_body_costs_no_more_than_its_own_size_a_few_times(dense: str, pointer: str) -> None:
+    body = bytearray(DENSE[dense])
+    parsed_pointer = parse_pointer(pointer)
+    assert peak_bytes(lambda: parse(body, parsed_pointer, 100_000)) < 5 * len(body) + 8 * MIB
+
+
+@pytest.mark.parametrize("pointer", ["", "/tickers"])
+def test_a_dense_body_within_the_cap_on_records_is_taken_apart(pointer: str) -> None:
+    record = b'{"a":[' + b"1," * 99 + b"1]}"
+    array = b"[ " + b" , ".join([record] * 6000) + b"]"
+    body = array if not pointer else b'{"status":"OK","tickers":' + array + b"}"
+    assert body.count(b",") > 500_000
+    assert list(parse(body, parse_pointer(pointer), 6000).records) == [record] * 6000
+    with pytest.raises(BodyError, match=r"holds more than 5999 records, API_MAX_RECORDS allows 5999"):
+        parse(body, parse_pointer(pointer), 5999)
+
+
+def test_a_record_that_the_consumer_would_not_take_for_json_is_set_aside() -> None:
+    deep = b'{"a":' + b"[" * MAX_NESTING + b"]" * MAX_NESTING + b"}"
+    most = b'{"a":' + b"[" * (MAX_NESTING - 1) + b"]" * (MAX_NESTING - 1) + b"}"
+    for body in (
+        b"[" + deep + b"," + most + b"]",
+        b'[{"d":' + b"[" * 5000 + b"]" * 5000 + b"}," + deep + b"," + most + b"]",
+    ):
+        taken = parse(body, parse_pointer(""), 10)
+        assert list(taken.records) == [most]
+        assert {each.reason for each in taken.set_aside} == {"nested_too_deep"}
