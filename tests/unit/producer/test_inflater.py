@@ -24,6 +24,27 @@ def test_gzip_in_any_cuts_and_members_gives_the_body(parts: list[bytes], step: i
     assert inflate(b"".join(map(gzip.compress, parts)), step=step) == b"".join(parts)
 
 
+@given(
+    extra=st.none() | st.binary(max_size=300),
+    name=st.none() | st.binary(max_size=300),
+    comment=st.none() | st.binary(max_size=300),
+    checked=st.booleans(),
+    step=st.integers(1, 500),
+)
+def test_whatever_the_header_carries_is_skipped(
+    extra: bytes | None, name: bytes | None, comment: bytes | None, checked: bool, step: int
+) -> None:
+    flags = (extra is not None) * 4 + (name is not None) * 8 + (comment is not None) * 16 + checked * 2
+    header = bytes((0x1F, 0x8B, 8, flags)) + bytes(6)
+    if extra is not None:
+        header += len(extra).to_bytes(2, "little") + extra
+    for text in (name, comment):
+        header += b"" if text is None else text.replace(b"\0", b"") + b"\0"
+    if checked:
+        header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little")
+    assert inflate(header + gzip.compress(b"abc" * 100)[10:], step=step) == b"abc" * 100
+
+
 @pytest.mark.parametrize("coding", ["", "identity", " Identity "])
 def test_without_a_coding_the_body_is_what_came(coding: str) -> None:
     assert inflate(b"abc", coding) == b"abc"
