@@ -23,6 +23,7 @@ AUTH_ALLOWED = "bearer, query:NAME, header:NAME, none"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _OURS = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
 _SHORTEST_MASKED_VALUE = 4
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL_CHARACTERS = "!#$%&'()*+,-./:;=?@[]_~"  # what `quote` leaves as it is, besides letters and digits
 
 
@@ -57,8 +58,9 @@ class Endpoint:
             msg = "is no URL"
             raise ValueError(msg) from None
         # A link without a port may name the scheme wrongly, as servers behind a TLS proxy do.
-        if parts.scheme not in {"http", "https"} or host != own.hostname or port not in {None, own.port}:
-            msg = f"leads to {parts.scheme}://{host or ''}{f':{port}' if port else ''}, which is not asked"
+        own_port = own.port or _DEFAULT_PORTS[own.scheme]
+        if parts.scheme not in _DEFAULT_PORTS or host != own.hostname or port not in {None, own_port}:
+            msg = f"leads to {parts.scheme}://{parts.netloc.rpartition('@')[2]}, which is not asked"
             raise ValueError(msg)
         query = parts.query
         if self.query_pair:
@@ -142,5 +144,7 @@ def _secrets(parts: SplitResult, key: str | None) -> tuple[str, ...]:
     """Whatever must not be read anywhere. Short query values (limit=5) are no secrets and would mask every 5."""
     values = [value for _, value in parse_qsl(parts.query) if len(value) >= _SHORTEST_MASKED_VALUE]
     userinfo = parts.netloc.rpartition("@")[0]
-    candidates = [key, parts.password, parts.username, userinfo, unquote(userinfo), parts.query, *values]
+    # The Basic header's pair has a colon even where the URL has none.
+    basic = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if userinfo else ""
+    candidates = [key, parts.password, parts.username, userinfo, unquote(userinfo), basic, parts.query, *values]
     return tuple(secret for secret in candidates if secret)

@@ -191,6 +191,7 @@ class Fetcher:
 
     def _settled(self) -> None:
         """From now on the request cannot arrive any more: it has, or it has failed."""
+        self._client.cookies.clear()  # we have no sessions; a jar that a server fills has no bound
         if self._limit is not None:
             self._limit.settled(self._surroundings.monotonic())
 
@@ -203,7 +204,6 @@ class Fetcher:
             if verdict.use not in {Use.READ, Use.EMPTY, Use.UNCHANGED}:
                 raise self._failure(verdict, await self._beginning(response, end))
             body = await self._body(response, ask.taken_bytes) if verdict.use is Use.READ else None
-        self._client.cookies.clear()  # we have no sessions; a jar that a server fills has no bound
         return Fetched(
             body=body,
             arrived_wall=self._surroundings.wall(),

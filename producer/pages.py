@@ -66,9 +66,13 @@ class Pages:
 def next_link(body: bytes | bytearray, pointer: Pointer) -> str | None:
     """The link at the pointer; None when this is the last page: nothing there, null or an empty text.
 
-    `body` must be valid JSON. BodyError when something else is there.
+    `body` must be valid JSON. BodyError when something else is there, or when nothing can be found.
     """
-    value = pointer.find(msgspec.Raw(body))
+    try:
+        value = pointer.find(msgspec.Raw(body))
+    except RecursionError:  # in a record that was set aside for it
+        reason = f"the link to the next page, at {pointer.text!r}, cannot be read in a body that is nested too deep"
+        raise BodyError(reason, b"") from None
     if value is None or bytes(value) == b"null":
         return None
     try:

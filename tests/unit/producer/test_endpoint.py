@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from producer.endpoint import build_endpoint, check_key, parse_auth, split_url
+from producer.redactor import Redactor
 
 
 def endpoint(url: str, auth: str = "bearer", key: str | None = "KEY") -> tuple[str, str, dict[str, str]]:
@@ -124,6 +125,10 @@ def test_a_port_of_the_endpoint_is_kept_for_its_pages() -> None:
     assert first.page("http://h:8080/y").url == "http://h:8080/y"
     assert first.page("/y").url == "http://h:8080/y"
     assert first.page("http://h/y").url == "http://h:8080/y"
+    plain = build_endpoint(split_url("https://h/x"), parse_auth("none"), None)
+    assert plain.page("https://h:443/y").url == "https://h/y"
+    with pytest.raises(ValueError, match=r"leads to https://\[::1\]:444, which"):
+        plain.page("https://[::1]:444/y")
 
 
 def test_a_key_in_the_query_goes_to_every_page_once() -> None:
@@ -133,3 +138,11 @@ def test_a_key_in_the_query_goes_to_every_page_once() -> None:
     assert second.url == "http://h/x?cursor=a&api%20key=K%2F1"
     assert second.page("/x?api+key=REDACTED&cursor=b").url == "http://h/x?cursor=b&api%20key=K%2F1"
     assert "K" not in repr(second)
+
+
+def test_user_info_without_a_password_is_a_secret_in_the_spelling_of_its_header_too() -> None:
+    for user_info in ("TOKENxy", "TOKENxy:", ":TOKENxy"):
+        built = build_endpoint(split_url(f"https://{user_info}@h/"), parse_auth("bearer"), None)
+        header = built.headers["authorization"].removeprefix("Basic ")
+        assert "TOKENxy" not in Redactor(built.secrets).mask("TOKENxy")
+        assert Redactor(built.secrets).mask(header) == "***"

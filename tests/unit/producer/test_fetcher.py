@@ -357,7 +357,13 @@ async def test_a_poll_whose_time_the_rate_limit_does_not_leave_fails_without_ask
 
 
 async def test_no_cookie_of_a_server_is_kept() -> None:
-    async with scripted_api(http(b"[1]", headers=["Set-Cookie: session=abc"])) as api, fetcher(api) as source:
+    cookie = ["Set-Cookie: session=abc"]
+    async with (
+        scripted_api(http(b"[1]", headers=cookie), http(status="404 No", headers=cookie), http()) as api,
+        fetcher(api) as source,
+    ):
         await source.fetch(5)
+        with pytest.raises(FetchError):
+            await source.fetch(5)
         await source.fetch(5)
-    assert "cookie" not in api.requests[1].headers
+    assert [request.headers.get("cookie") for request in api.requests] == [None, None, None]

@@ -33,6 +33,12 @@ def test_something_else_at_the_pointer_is_a_fault(value: bytes) -> None:
         next_link(b'{"next_url":' + value + b"}", parse_pointer("/next_url"))
 
 
+def test_a_link_in_a_body_that_no_decoder_follows_is_a_fault() -> None:
+    body = b'{"results":[{"a":1},{"d":' + b"[" * 100_000 + b"]" * 100_000 + b'}],"next_url":"/x"}'
+    with pytest.raises(BodyError, match=r"'/next_url', cannot be read in a body that is nested too deep"):
+        next_link(body, parse_pointer("/next_url"))
+
+
 @pytest.mark.parametrize("link", ["http://evil/x", "\ud800"])
 def test_a_link_to_another_host_or_to_nowhere_is_a_fault(link: str) -> None:
     with pytest.raises(
