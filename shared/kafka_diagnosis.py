@@ -53,7 +53,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__
+        # aiokafka's word for a connection that closed hides why; any other error speaks for itself.
+        cause = cause.__cause__ if isinstance(cause, KafkaConnectionError) else None
 
 
 def _certificate(error: ssl.SSLCertVerificationError) -> str:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError
+from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
 
-from shared import kafka
-from shared.kafka import CONNECTION_VARIABLES, MskTokenProvider, connection_options, unreachable
+from shared import kafka, kafka_connection
+from shared.kafka import CONNECTION_VARIABLES, MskTokenProvider, connection_options, connection_trouble, unreachable
+from shared.kafka_diagnosis import explained
 from shared.settings import KafkaSettings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -88,6 +89,33 @@ async def test_signing_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         await MskTokenProvider(sign).token()
     assert not released.is_set()
     released.set()
+
+
+async def test_a_token_that_cannot_be_signed_is_a_failed_attempt_that_says_why() -> None:
+    """Not the end of the client, as an error that aiokafka does not know would be."""
+
+    def sign() -> str:
+        raise ValueError("Unable to locate credentials")
+
+    with pytest.raises(KafkaError, match=r"no token for AWS_MSK_IAM \(ValueError: Unable to locate") as caught:
+        await MskTokenProvider(sign).token()
+    told = explained(caught.value, protocol="SASL_SSL", mechanism="OAUTHBEARER", user=None)
+    assert "Unable to locate credentials" in told
+    assert "check the AWS credentials" in told
+
+
+def test_brokers_that_fail_alike_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = options({"KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2"})
+    attempts = kafka_connection.Attempts()
+    monkeypatch.setattr(kafka_connection, "ATTEMPTS", attempts)
+    assert connection_trouble(given) is None
+    login = kafka_connection.Login.of_options(given)
+    attempts.failed("a:1", login, "it is away")
+    attempts.failed("b:2", login, "it has expired")
+    attempts.failed("c:3", login, "it is away")
+    assert connection_trouble(given) == "a:1,c:3: it is away; b:2: it has expired"
+    error = KafkaConnectionError("Unable to bootstrap")
+    assert unreachable(given, error) == "a:1,b:2 cannot be used: a:1,c:3: it is away; b:2: it has expired"
 
 
 def test_a_file_that_is_no_certificate_is_a_fault_that_names_the_variable(tmp_path: Path) -> None:
