@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from consumer.ports import Committed, TopicIdentity
+    from shared.topic_configs import DescribeConfigsAnswer
 
 RETRY_SECONDS: Final = 0.2
 
@@ -134,7 +135,7 @@ class Inquiries:
     async def _is_compacted(self) -> bool:
         try:
             answer = await self._send(self._anyone(), requests.describe_topic(self._topic))
-            return requests.is_compacted(cast("requests.DescribeConfigsAnswer", answer))
+            return requests.is_compacted(cast("DescribeConfigsAnswer", answer))
         except TopicAuthorizationFailedError:
             log.warning(
                 "Topic configuration denied",

@@ -12,7 +12,7 @@ import base64
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from aiokafka.errors import GroupIdNotFound, KafkaError, UnknownTopicOrPartitionError, for_code
-from aiokafka.protocol.admin import DescribeConfigsRequest, DescribeGroupsRequest
+from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
@@ -31,6 +31,7 @@ from aiokafka.protocol.types import (
 )
 
 from consumer.ports import Committed, TopicIdentity
+from shared import topic_configs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -43,7 +44,7 @@ LATEST: Final = -1
 
 _READ_UNCOMMITTED: Final = 0
 _GROUP: Final = 0  # the kind of coordinator
-_TOPIC: Final = 2  # the kind of configured resource
+_CLEANUP_POLICY: Final = "cleanup.policy"
 _NO_OFFSET: Final = -1
 _NO_ID: Final = bytes(16)
 
@@ -86,12 +87,6 @@ class MetadataAnswer(Protocol):
     API_VERSION: int
     cluster_id: str | None
     topics: Sequence[tuple[object, ...]]
-
-
-class DescribeConfigsAnswer(Protocol):
-    """To `describe_topic`: error code and text, type, name, entries of name, value and more."""
-
-    resources: Sequence[tuple[int, str | None, int, str, Sequence[tuple[object, ...]]]]
 
 
 class _Uuid(AbstractType):  # type: ignore[misc] # aiokafka has no types
@@ -304,17 +299,12 @@ def is_active(answer: ConsumerGroupAnswer) -> bool:
 
 def describe_topic(topic: str) -> object:
     """Answered by any broker, read by `is_compacted`."""
-    return DescribeConfigsRequest([(_TOPIC, topic, ["cleanup.policy"])])
+    return topic_configs.describe_topic(topic, [_CLEANUP_POLICY])
 
 
-def is_compacted(answer: DescribeConfigsAnswer) -> bool:
+def is_compacted(answer: topic_configs.DescribeConfigsAnswer) -> bool:
     """Whether cleanup.policy has `compact` in it."""
-    for error_code, _message, _type, _name, entries in answer.resources:
-        _raise(error_code)
-        for name, value, *_more in entries:
-            if name == "cleanup.policy":
-                return "compact" in str(value)
-    return False
+    return "compact" in topic_configs.topic_settings(answer).get(_CLEANUP_POLICY, "")
 
 
 def identity(answer: MetadataAnswer, topic: str, *, compacted: bool) -> TopicIdentity:

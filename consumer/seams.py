@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, cast
+from types import MethodType
+from typing import TYPE_CHECKING, Final, cast
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer
@@ -28,6 +28,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.views import BatchRecords, WireBytes
+from shared.rebinding import rebound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -45,26 +46,10 @@ if aiokafka.__version__ != SUPPORTED:
     )
 
 
-def _rebound(function: Callable[..., object], **names: object) -> Callable[..., Any]:
-    """The same function, seeing `names` in place of its module's. ImportError when it does not use one of them."""
-    original = cast("FunctionType", function)
-    if unused := names.keys() - set(original.__code__.co_names):
-        raise ImportError(f"aiokafka's {original.__qualname__} no longer uses {', '.join(sorted(unused))}")
-    copy = FunctionType(
-        original.__code__,
-        {**original.__globals__, **names},
-        original.__name__,
-        original.__defaults__,
-        original.__closure__,
-    )
-    copy.__kwdefaults__ = original.__kwdefaults__
-    return copy
-
-
 class BatchFetcher(Fetcher):  # type: ignore[misc] # aiokafka has no types
     """The fetcher, handing out views.Item instead of ConsumerRecord."""
 
-    _proc_fetch_request = _rebound(Fetcher._proc_fetch_request, PartitionRecords=BatchRecords, MemoryRecords=WireBytes)
+    _proc_fetch_request = rebound(Fetcher._proc_fetch_request, PartitionRecords=BatchRecords, MemoryRecords=WireBytes)
 
 
 class RetrievingCoordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka has no types
@@ -83,7 +68,7 @@ class RetrievingCoordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka 
 
 # aiokafka asks for the topic with allow_auto_topic_creation, every 30 s: a topic deleted while we run would come back
 # empty, with other partitions, and look like one that was truncated.
-_metadata_update = _rebound(
+_metadata_update = rebound(
     AIOKafkaClient._metadata_update, MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False)
 )
 
@@ -91,7 +76,7 @@ _metadata_update = _rebound(
 class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no types
     """The consumer with both seams. `getmany` returns lists of views.Item; nothing else differs."""
 
-    start: Callable[[], Awaitable[None]] = _rebound(
+    start: Callable[[], Awaitable[None]] = rebound(
         AIOKafkaConsumer.start, Fetcher=BatchFetcher, GroupCoordinator=RetrievingCoordinator
     )
 

@@ -1,27 +1,26 @@
 """Puts records into Kafka's wire batches.
 
 Owns: which partition a record goes to, the headers it carries, how many fit into one batch. Does not own: the batch's
-encoding and the murmur2 hash (aiokafka's, handed in), sending (`publisher`). Pure; time and chance are handed in.
+encoding and the murmur2 hash (aiokafka's, handed in), what a topic takes (`limits`), the order of what waits
+(`shipment`), sending (`feed`). Pure; time and chance are handed in.
 
-Invariants: records of one partition keep their order; every record ends in exactly one batch or is given back as too
-large, alone.
+Invariants: records of one partition keep their order; what goes into a batch is the front of its lane without a gap.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from shared.schemas import event_id, record_headers
+from shared.schemas import EventHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from producer.ledger import Parcel, Record
 
-# The largest record that is tried: the broker's default limit of 1 MiB for a batch, less the batch's own bytes.
-RECORD_BYTES = 1_000_000
+_REMEMBERED_HASHES = 32_768
+_REMEMBERED_KEY_BYTES = 64
 
 
 class Batch(Protocol):
@@ -34,12 +33,24 @@ class Batch(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """What went into a batch, and what is too large for any."""
+class RememberedHashes:
+    """murmur2 of keys seen before, for the same ones come with every poll. A few MB at most."""
 
-    records: list[Record]
-    too_large: list[Record]
+    def __init__(self, murmur2: Callable[[bytes], int], capacity: int = _REMEMBERED_HASHES) -> None:
+        self._murmur2 = murmur2
+        self._capacity = capacity
+        self._known: dict[bytes, int] = {}
+
+    def __call__(self, key: bytes) -> int:
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        computed = self._murmur2(key)
+        if len(key) <= _REMEMBERED_KEY_BYTES:
+            if len(self._known) >= self._capacity:
+                self._known.clear()
+            self._known[key] = computed
+        return computed
 
 
 def lanes(
@@ -47,11 +58,16 @@ def lanes(
 ) -> dict[int, deque[Record]]:
     """The records by partition. Those without a key go to one partition, another one for every parcel."""
     numbers = sorted(partitions)
-    keyless = numbers[pick(len(numbers))]
+    count = len(numbers)
+    keyless = numbers[pick(count)]
     found: dict[int, deque[Record]] = {}
     for record in records:
-        number = keyless if record.key is None else numbers[partition_index(murmur2(record.key), len(numbers))]
-        found.setdefault(number, deque()).append(record)
+        key = record.key
+        number = keyless if key is None else numbers[partition_index(murmur2(key), count)]
+        lane = found.get(number)
+        if lane is None:
+            lane = found[number] = deque()
+        lane.append(record)
     return found
 
 
@@ -60,21 +76,21 @@ def partition_index(murmur2: int, partitions: int) -> int:
     return (murmur2 & 0x7FFFFFFF) % partitions
 
 
-def pack(batch: Batch, lane: deque[Record], parcel: Parcel, timestamp_ms: int) -> Packed:
-    """Move records from the front of the lane into the batch until it is full or the lane empty."""
-    packed = Packed(records=[], too_large=[])
-    while lane:
-        record = lane[0]
-        if record.cost_bytes > RECORD_BYTES:
-            packed.too_large.append(lane.popleft())
-            continue
-        headers = record_headers(
-            event_id=event_id(parcel.source, record.key, record.value),
-            source=parcel.source,
-            time=parcel.time,
-            subject=record.key,
-        )
-        if batch.append(timestamp=timestamp_ms, key=record.key, value=record.value, headers=headers) is None:
+def pack(batch: Batch, lane: Iterable[tuple[Parcel, Record]], timestamp_ms: int, *, keyless: bool = True) -> int:
+    """Put records from the front of the lane, which stays as it is, into the batch: how many, until it is full.
+
+    With `keyless` False it ends before the first record that has no key.
+    """
+    count = 0
+    of_parcel: Parcel | None = None
+    for parcel, record in lane:
+        key = record.key
+        if key is None and not keyless:
             break
-        packed.records.append(lane.popleft())
-    return packed
+        if parcel is not of_parcel:
+            of_parcel, written = parcel, EventHeaders(source=parcel.source, time=parcel.time)
+        headers = written.of(key, record.value)
+        if batch.append(timestamp=timestamp_ms, key=key, value=record.value, headers=headers) is None:
+            break
+        count += 1
+    return count

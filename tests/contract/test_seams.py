@@ -211,4 +211,4 @@ def test_the_seams_leave_aiokafka_itself_alone() -> None:
 
 def test_a_seam_that_is_gone_is_an_error_at_import() -> None:
     with pytest.raises(ImportError, match="no longer uses Gone"):
-        seams._rebound(AIOKafkaConsumer.start, Gone=object)
+        seams.rebound(AIOKafkaConsumer.start, Gone=object)

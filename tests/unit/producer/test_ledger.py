@@ -3,11 +3,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.ledger import RECORD_OVERHEAD_BYTES, Delivery, Ledger, Parcel, Record
+from producer.ledger import RECORD_OVERHEAD_BYTES, Delivery, Ledger, Parcel, Record, Waiting
 
 
-def parcel(*values: bytes) -> Parcel:
-    return Parcel(source="s", time="t", topic="task", records=[Record(key=b"k", value=value) for value in values])
+def parcel(*values: bytes, topic: str = "task") -> Parcel:
+    return Parcel(source="s", time="t", topic=topic, records=[Record(key=b"k", value=value) for value in values])
 
 
 def test_what_waits_is_counted_until_its_last_record_is_settled() -> None:
@@ -16,15 +16,32 @@ def test_what_waits_is_counted_until_its_last_record_is_settled() -> None:
     ledger.take(first, 10.0)
     ledger.take(second, 12.0)
     assert (ledger.unacked_records, ledger.unacked_bytes) == (3, 6 + 3 + 3 * RECORD_OVERHEAD_BYTES)
-    assert ledger.oldest_seconds(15.0) == 5.0
+    assert ledger.waiting("task", 15.0).oldest_seconds == 5.0
     assert ledger.settle(first, first.records[:1]) is None
-    assert ledger.oldest_seconds(15.0) == 5.0
+    assert ledger.waiting("task", 15.0).oldest_seconds == 5.0
     assert ledger.settle(first, first.records[1:], acknowledged=False) == Delivery(
         acknowledged=1, set_aside=(first.records[1],)
     )
-    assert ledger.oldest_seconds(15.0) == 3.0
+    assert ledger.waiting("task", 15.0).oldest_seconds == 3.0
     assert ledger.settle(second, second.records) == Delivery(acknowledged=1)
-    assert (ledger.unacked_records, ledger.unacked_bytes, ledger.oldest_seconds(15.0)) == (0, 0, 0.0)
+    assert (ledger.unacked_records, ledger.unacked_bytes) == (0, 0)
+    assert ledger.waiting("task", 15.0) == Waiting(records=0, unacked_bytes=0, oldest_seconds=0.0)
+
+
+def test_each_topic_has_an_account_of_its_own() -> None:
+    ledger = Ledger()
+    one, other = parcel(b"abc"), parcel(b"de", topic="other")
+    ledger.take(one, 10.0)
+    ledger.take(other, 12.0)
+    assert ledger.waiting("task", 15.0) == Waiting(
+        records=1, unacked_bytes=one.records[0].cost_bytes, oldest_seconds=5.0
+    )
+    assert ledger.waiting("other", 15.0) == Waiting(
+        records=1, unacked_bytes=other.records[0].cost_bytes, oldest_seconds=3.0
+    )
+    assert ledger.waiting("third", 15.0) == Waiting(records=0, unacked_bytes=0, oldest_seconds=0.0)
+    ledger.settle(one, one.records)
+    assert ledger.unacked_bytes == other.records[0].cost_bytes
 
 
 @given(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.ledger import Parcel, Record
-from producer.packer import RECORD_BYTES, lanes, pack, partition_index
+from producer.packer import RememberedHashes, lanes, pack, partition_index
 from shared.schemas import event_id
 
 if TYPE_CHECKING:
@@ -53,30 +53,46 @@ def test_keys_hash_as_in_java(key: bytes, java: int) -> None:
     keys=st.lists(st.none() | st.binary(max_size=6), max_size=40),
     partitions=st.integers(1, 7),
     room=st.integers(1, 5),
-    giants=st.sets(st.integers(0, 39), max_size=2),
+    keyless=st.booleans(),
 )
-def test_every_record_is_packed_once_in_order_or_given_back(
-    keys: list[bytes | None], partitions: int, room: int, giants: set[int]
+def test_a_batch_holds_the_front_of_its_lane_without_a_gap(
+    keys: list[bytes | None], partitions: int, room: int, keyless: bool
 ) -> None:
-    giant = b"x" * RECORD_BYTES
-    records = [Record(key=key, value=giant if number in giants else b"%d" % number) for number, key in enumerate(keys)]
+    records = [Record(key=key, value=b"%d" % number) for number, key in enumerate(keys)]
     parcel = Parcel(source="s", time="t", topic="task", records=records)
     packed: list[Record] = []
-    too_large: list[Record] = []
     for lane in lanes(records, range(partitions), lambda count: count - 1, murmur2).values():
-        in_order = list(lane)
-        out: list[Record] = []
-        while lane:
+        waiting = deque((parcel, record) for record in lane)
+        while waiting:
+            before = list(waiting)
             batch = SmallBatch(room)
-            result = pack(batch, lane, parcel, 5)
-            assert [(key, value) for _, key, value, _ in batch.appended] == [(r.key, r.value) for r in result.records]
-            assert len(result.records) <= room
-            out += result.records
-            too_large += result.too_large
-        assert out == [record for record in in_order if record.value is not giant]
-        packed += out
-    assert sorted(map(id, packed + too_large)) == sorted(map(id, records))
-    assert all(record.value is giant for record in too_large)
+            count = pack(batch, waiting, 5, keyless=keyless)
+            assert list(waiting) == before
+            assert [(key, value) for _, key, value, _ in batch.appended] == [
+                (record.key, record.value) for _, record in before[:count]
+            ]
+            if count < min(room, len(before)):
+                assert not keyless
+                assert before[count][1].key is None
+            if not count:
+                assert not keyless
+                count = 1  # what is to be set aside
+            packed += [waiting.popleft()[1] for _ in range(count)]
+    assert sorted(map(id, packed)) == sorted(map(id, records))
+
+
+def test_each_record_carries_the_headers_of_its_own_parcel() -> None:
+    record = Record(key=b"K", value=b"{}")
+    parcels = [Parcel(source=source, time=f"t of {source}", topic="task", records=[record]) for source in ("a", "b")]
+    batch = SmallBatch(9)
+    assert pack(batch, [(parcels[0], record), (parcels[1], record), (parcels[0], record)], 5) == 3
+    told = [dict(headers) for _, _, _, headers in batch.appended]
+    assert [(each["ce_source"], each["ce_time"]) for each in told] == [
+        (b"a", b"t of a"),
+        (b"b", b"t of b"),
+        (b"a", b"t of a"),
+    ]
+    assert [each["ce_id"] for each in told] == [event_id(source, b"K", b"{}").encode() for source in ("a", "b", "a")]
 
 
 def test_a_record_carries_the_headers_of_its_event() -> None:
@@ -84,7 +100,7 @@ def test_a_record_carries_the_headers_of_its_event() -> None:
         source="http://h/x", time="2026-01-02T03:04:05.678Z", topic="task", records=[Record(key=b"K", value=b"{}")]
     )
     batch = SmallBatch(1)
-    pack(batch, deque(parcel.records), parcel, 1234)
+    assert pack(batch, [(parcel, record) for record in parcel.records], 1234) == 1
     ((timestamp, key, value, headers),) = batch.appended
     assert (timestamp, key, value) == (1234, b"K", b"{}")
     assert dict(headers) == {
@@ -106,3 +122,19 @@ def test_keyless_records_of_a_parcel_share_one_partition() -> None:
 def test_a_key_counts_the_partitions_in_their_order_whatever_order_the_broker_tells_them_in() -> None:
     record = Record(key=b"abc", value=b"{}")
     assert list(lanes([record], [2, 0, 6, 1, 4, 3, 5], lambda _: 0, murmur2)) == [(479470107 & 0x7FFFFFFF) % 7]
+
+
+@given(st.lists(st.binary(max_size=80)), st.integers(1, 3))
+def test_a_remembered_hash_is_the_hash_and_no_more_than_a_few_are_remembered(keys: list[bytes], capacity: int) -> None:
+    hashes = RememberedHashes(murmur2, capacity)
+    for key in keys:
+        assert hashes(key) == murmur2(key)
+        assert hashes(key) == murmur2(key)
+        assert len(hashes._known) <= capacity
+        assert all(len(known) <= 64 for known in hashes._known)
+
+
+def test_a_key_that_was_seen_is_not_hashed_again() -> None:
+    answers = [7]
+    hashes = RememberedHashes(lambda _: answers.pop())
+    assert [hashes(b"a") for _ in range(3)] == [7, 7, 7]

@@ -6,6 +6,8 @@ from producer.fetcher import FetchError
 from producer.ledger import Parcel, Record
 from producer.probe import ProducerProbe
 from producer.publisher import Publisher
+from producer.surroundings import rfc3339
+from producer.troubles import Kind
 from tests.unit.producer.test_poller import GOOD, Rig
 
 PARCEL = Parcel(source="s", time="t", topic="task", records=[Record(key=None, value=b"xx")])
@@ -13,7 +15,7 @@ PARCEL = Parcel(source="s", time="t", topic="task", records=[Record(key=None, va
 
 def probe_of(rig: Rig) -> tuple[ProducerProbe, Publisher]:
     publisher = Publisher(
-        {"bootstrap_servers": ["broker:9092"]},
+        {"bootstrap_servers": ["broker:9092"], "security_protocol": "PLAINTEXT"},
         ["task"],
         metrics=rig.metrics,
         ledger=rig.ledger,
@@ -22,10 +24,15 @@ def probe_of(rig: Rig) -> tuple[ProducerProbe, Publisher]:
     return ProducerProbe([rig.poller], publisher, rig.ledger, ["task"]), publisher
 
 
+def connected(publisher: Publisher) -> None:
+    """As when its topic is known."""
+    publisher._feeds["task"]._troubles.clear(Kind.WAITING)
+
+
 async def test_red_before_the_first_success_and_the_broker_is_known() -> None:
     probe, _ = probe_of(Rig())
     assert list(probe.not_ready()) == [
-        "not connected to broker:9092 yet",
+        "topic task since 2027-01-15T08:16:40.000Z: not connected to broker:9092 yet",
         "http://h/x since 2027-01-15T08:16:40.000Z: no poll has succeeded yet",
     ]
 
@@ -33,7 +40,7 @@ async def test_red_before_the_first_success_and_the_broker_is_known() -> None:
 async def test_ready_after_a_tick_that_succeeded_and_red_with_its_reason_after_one_that_failed() -> None:
     rig = Rig((0.0, GOOD))
     probe, publisher = probe_of(rig)
-    publisher._trouble = None
+    connected(publisher)
     await rig.run()
     assert list(probe.not_ready()) == []
     rig.source.answers = [(0.0, FetchError("refused", "HTTP 403: check API_KEY"))]
@@ -46,13 +53,17 @@ async def test_ready_after_a_tick_that_succeeded_and_red_with_its_reason_after_o
 async def test_red_when_the_oldest_unacknowledged_record_is_older_than_10_seconds() -> None:
     rig = Rig((0.0, GOOD))
     probe, publisher = probe_of(rig)
-    publisher._trouble = None
+    connected(publisher)
     await rig.run()
     publisher.submit(PARCEL)
     rig.world.now += 10.0
     assert list(probe.not_ready()) == []
     rig.world.now += 1.0
-    assert list(probe.not_ready()) == ["Kafka has not acknowledged: 1 records wait, the oldest for 11 s"]
+    (reason,) = probe.not_ready()
+    assert reason == (
+        f"topic task since {rfc3339(rig.world.surroundings.wall() - 11.0)}: "
+        "Kafka has not acknowledged: 1 records wait, the oldest for 11 s"
+    )
     rig.ledger.settle(PARCEL, PARCEL.records)
     assert list(probe.not_ready()) == []
 

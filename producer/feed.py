@@ -1,0 +1,420 @@
+"""The way into one topic: hands its records to Kafka and does not rest before each is acknowledged or set aside.
+
+Owns: the client in use, its replacement, the wait for broker, topic and leaders, what is said of trouble. Does not own:
+the order of records (`shipment`), what goes into a batch (`packer`), what the topic takes (`limits`), aiokafka
+(`courier`), the account (`ledger`).
+
+Invariants: `run` ends by cancellation alone: whatever Kafka answers, records are kept and sent again, or set aside when
+the topic can never take them. Once one batch has failed, an idempotent client's sequence of that partition has a hole
+and everything after it would be refused: so every failure means another client. A lost client is dead before what it
+had under way is taken back; only what it had sent already may be in the topic twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownError,
+)
+
+from producer.courier import Courier, NotTold, StartErrors
+from producer.limits import ASKED, Limits
+from producer.packer import lanes, pack
+from producer.record_batch import RecordBatch
+from producer.shipment import Bundle, Shipment
+from producer.troubles import Kind, Troubles, reason
+from shared import logs
+from shared.kafka import connection_trouble, unreachable
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from producer.ledger import Delivery, Ledger, Parcel, Record
+    from producer.limits import Size
+    from producer.metrics import Metrics
+    from producer.surroundings import Surroundings
+
+log = logs.get_logger(__name__)
+
+RETRY_SECONDS = 1.0
+REPLACE_SECONDS = (1.0, 30.0)  # before another client: at first, and at most
+CLOSE_SECONDS = 3.0
+UNACKED_AGE_SECONDS = 10.0
+SETTINGS_AGE_SECONDS = 300.0
+LOOK_SECONDS = 10.0  # whether the topic and its partitions are still there
+SETTINGS_ATTEMPTS = 3
+UNDER_WAY_BYTES = (
+    16 * 1024 * 1024
+)  # of records given to the client: what a lost one may double, and far below a request
+THREAD_BYTES = 64 * 1024  # less is compressed faster than a thread is asked
+
+
+@dataclass(slots=True, kw_only=True)
+class Refusal:
+    """A batch that Kafka would not have."""
+
+    bundle: Bundle
+    size: Size
+    error: BaseException
+
+
+class Feed:
+    """`submit` never waits; `run` does the work."""
+
+    def __init__(
+        self,
+        topic: str,
+        options: Mapping[str, object],
+        *,
+        brokers: str,
+        metrics: Metrics,
+        ledger: Ledger,
+        surroundings: Surroundings,
+        murmur2: Callable[[bytes], int],
+        settled: Callable[[], object],
+    ) -> None:
+        self._topic = topic
+        self._options = options
+        self._brokers = brokers
+        self._metrics = metrics
+        self._ledger = ledger
+        self._surroundings = surroundings
+        self._murmur2 = murmur2
+        self._settled = settled
+        self._shipment = Shipment()
+        self._limits = Limits()
+        self._asked = float("-inf")  # when the topic's settings were
+        self._not_told = ""
+        self._deliveries: dict[Parcel, asyncio.Future[Delivery]] = {}
+        self._lane_tasks: dict[int, asyncio.Task[None]] = {}
+        self._lost: asyncio.Future[str] | None = None
+        self._refusals: list[Refusal] = []
+        self._losses = 0  # since the last acknowledgement
+        self._under_way_bytes = 0
+        self._woken = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._close_seconds = CLOSE_SECONDS
+        self._troubles = Troubles(topic, brokers, surroundings)
+        self._courier: Courier | None = None
+
+    def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
+        """Take the records, one at least. The future is done when each is acknowledged or set aside."""
+        delivery: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        self._deliveries[parcel] = delivery
+        self._shipment.load(parcel)
+        self._woken.set()
+        return delivery
+
+    def not_ready(self) -> list[str]:
+        """Why records are not being acknowledged; empty when they are."""
+        reasons = self._troubles.reasons()
+        waiting = self._ledger.waiting(self._topic, self._surroundings.monotonic())
+        if waiting.oldest_seconds > UNACKED_AGE_SECONDS:
+            since = self._surroundings.wall() - waiting.oldest_seconds
+            waits = f"{waiting.records} records wait, the oldest for {waiting.oldest_seconds:.0f} s"
+            cause = connection_trouble(self._options)
+            text = f"Kafka has not acknowledged: {waits}" + (f" ({cause})" if cause else "")
+            reasons.append(reason(self._topic, since, text))
+        return reasons
+
+    def close_within(self, seconds: float) -> None:
+        """Let the closing of the client take no longer than this."""
+        self._close_seconds = min(seconds, CLOSE_SECONDS)
+
+    async def run(self) -> None:
+        """Publish what is submitted, for ever, with one client after the other."""
+        while True:
+            courier = self._courier = await self._connect()
+            try:
+                why = await self._serve(courier)
+            finally:
+                await self._abandon(courier)
+            self._recover(why)
+            first, longest = REPLACE_SECONDS
+            await self._surroundings.sleep(min(longest, first * 2 ** min(self._losses - 1, 10)))
+
+    # ---- one client -------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> Courier:
+        while True:
+            courier = Courier(self._options)
+            try:
+                await courier.start()
+            except StartErrors as error:
+                await self._abandon(courier)
+                self._troubles.say(Kind.WAITING, unreachable(self._options, error))
+            except BaseException:
+                await self._abandon(courier)
+                raise
+            else:
+                self._asked = float("-inf")
+                return courier
+            await self._surroundings.sleep(RETRY_SECONDS)
+
+    async def _abandon(self, courier: Courier) -> None:
+        if not await courier.abandon(self._close_seconds):
+            log.warning(
+                "Kafka client left open",
+                topic=self._topic,
+                reason=f"its tasks and connections did not end within {self._close_seconds:g} s",
+            )
+
+    async def _serve(self, courier: Courier) -> str:
+        """Publish through this client until it is lost, and why. Nothing of ours uses it any more when this returns."""
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._lost = lost
+        dispatching = asyncio.create_task(self._dispatch(courier), name=f"feed {self._topic}")
+        vital = set(courier.vital_tasks())
+        awaited: set[asyncio.Future[Any]] = {dispatching, lost, *vital}
+        try:
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if dispatching.done():
+                dispatching.result()  # a bug: it ends by an error only
+            if not lost.done():
+                ended = [task.get_coro().__qualname__ for task in vital if task.done()]  # type: ignore[union-attr]
+                lost.set_result(f"aiokafka's {', '.join(ended)} ended")
+            return lost.result()
+        finally:
+            tasks = {dispatching, *self._lane_tasks.values()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _lose(self, why: str) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(why)
+
+    def _recover(self, why: str) -> None:
+        """After the client's end: what it had waits again."""
+        resent = self._shipment.take_back()
+        self._under_way_bytes = 0
+        self._losses += 1
+        self._metrics.clients_replaced.inc()
+        self._metrics.records_resent.inc(resent)
+        log.warning("Kafka client replaced", topic=self._topic, reason=why, records_sent_again=resent)
+        self._troubles.note(Kind.REFUSED, f"{self._brokers}: {why}")
+
+    # ---- what is to be done -----------------------------------------------------------------------------------------
+
+    async def _dispatch(self, courier: Courier) -> None:
+        """Start a task for each lane that has records and can send them; say what the others wait for."""
+        while True:
+            self._woken.clear()
+            trouble = await self._obstacle(courier)
+            if trouble is None:
+                self._troubles.clear(Kind.WAITING)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._woken.wait()
+            else:
+                self._troubles.say(Kind.WAITING, trouble)
+                await self._surroundings.sleep(RETRY_SECONDS)
+
+    async def _obstacle(self, courier: Courier) -> str | None:
+        """Let everything go that can; what keeps the rest, None = nothing does."""
+        partitions = courier.partitions(self._topic)
+        if not partitions:
+            answered = await courier.refresh()
+            partitions = courier.partitions(self._topic)
+        if not partitions:
+            return self._missing() if answered else f"{self._brokers} tells no metadata"
+        if (trouble := await self._ask_settings(courier)) is not None:
+            return trouble
+        if gone := self._shipment.partitions_under_way() - partitions:
+            self._lose(f"the topic has lost its partition {min(gone)}: its records go to another one")
+            return None
+        self._shipment.assign(partitions, self._route)
+        if leaderless := self._start_lanes(courier):
+            answered = await courier.refresh()
+            leaderless = self._start_lanes(courier)
+            if leaderless:
+                return f"{self._brokers}: partition {leaderless[0]} has no leader" + (
+                    "" if answered else ", and no broker tells metadata"
+                )
+        return None
+
+    def _missing(self) -> str:
+        return (
+            f"the topic does not exist on {self._brokers} or may not be seen; "
+            "create it (or grant DESCRIBE), it is waited for"
+        )
+
+    def _route(self, records: Iterable[Record], partitions: Collection[int]) -> dict[int, deque[Record]]:
+        return lanes(records, partitions, self._surroundings.pick, self._murmur2)
+
+    def _start_lanes(self, courier: Courier) -> list[int]:
+        """The partitions with records and without a leader; all others are being worked on."""
+        leaderless = []
+        for partition in self._shipment.loaded():
+            if partition in self._lane_tasks:
+                continue
+            if courier.has_leader(self._topic, partition):
+                task = asyncio.create_task(self._run_lane(courier, partition), name=f"{self._topic}-{partition}")
+                self._lane_tasks[partition] = task
+                task.add_done_callback(partial(self._lane_ended, partition))
+            else:
+                leaderless.append(partition)
+        return leaderless
+
+    def _lane_ended(self, partition: int, task: asyncio.Task[None]) -> None:
+        del self._lane_tasks[partition]
+        self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._lose(f"the client takes nothing any more ({type(error).__name__}: {error})")
+
+    async def _ask_settings(self, courier: Courier) -> str | None:
+        """What the topic takes, when that was asked long ago or of another client."""
+        now = self._surroundings.monotonic()
+        if now - self._asked < SETTINGS_AGE_SECONDS:
+            return None
+        told: Mapping[str, str] | None = None
+        for attempt in range(1, SETTINGS_ATTEMPTS + 1):
+            try:
+                told = await courier.topic_settings(self._topic, ASKED)
+                break
+            except NotTold as error:
+                self._tell_assumption(str(error))
+                break
+            except (KafkaError, TimeoutError) as error:
+                if not courier.partitions(self._topic):
+                    return self._missing()
+                if attempt == SETTINGS_ATTEMPTS:
+                    self._tell_assumption(f"{type(error).__name__}: {error}")
+                else:
+                    await self._surroundings.sleep(RETRY_SECONDS)
+        self._asked = now
+        news = self._limits.told(told)
+        if self._refusals:
+            self._learn(explained=news)
+        return None
+
+    def _tell_assumption(self, why: str) -> None:
+        if why != self._not_told:
+            self._not_told = why
+            log.warning(
+                "Topic settings not told",
+                topic=self._topic,
+                reason=why,
+                assumed_max_message_bytes=self._limits.allowed_bytes,
+            )
+
+    def _learn(self, *, explained: bool) -> None:
+        """From the batches that the last client could not deliver, unless the topic's new settings say why."""
+        for refusal in self._refusals:
+            if isinstance(refusal.error, MessageSizeTooLargeError):
+                if not explained or self._limits.takes(refusal.size):
+                    self._limits.refused(refusal.size)
+            elif isinstance(refusal.error, UnknownError) and any(
+                record.key is None for _, record in refusal.bundle.items
+            ):
+                self._limits.keyless_refused()
+        self._refusals.clear()
+
+    # ---- one lane ---------------------------------------------------------------------------------------------------
+
+    async def _run_lane(self, courier: Courier, partition: int) -> None:
+        """Send what waits for the partition, batch after batch, while it has a leader."""
+        lane = self._shipment.lane(partition)
+        while await self._room() and lane and courier.has_leader(self._topic, partition):
+            batch = RecordBatch(self._limits.cut_bytes)
+            timestamp_ms = int(self._surroundings.wall() * 1000)
+            count = pack(batch, lane, timestamp_ms, keyless=not self._limits.needs_key)
+            if not count:
+                self._set_aside(self._shipment.depart(partition, 1), "no_key")
+                continue
+            bundle = self._shipment.depart(partition, count)
+            size = await self._built(batch)
+            if not self._limits.takes(size):
+                if count == 1:
+                    self._set_aside(bundle, "too_large", size)
+                    continue
+                self._limits.refused(size)  # compression made it larger, or the limit fell meanwhile: cut it smaller
+                self._shipment.return_to_lane(bundle)
+                continue
+            answer = await courier.hand_over(batch, self._topic, partition)
+            if answer is None:
+                self._shipment.return_to_lane(bundle)
+                return
+            bundle.handed_over = True
+            self._under_way_bytes += size.raw_bytes
+            answer.add_done_callback(partial(self._answered, bundle, size))
+
+    async def _room(self) -> bool:
+        """Until the client has little enough."""
+        while self._under_way_bytes >= UNDER_WAY_BYTES:
+            self._freed.clear()
+            await self._freed.wait()
+        return True
+
+    async def _built(self, batch: RecordBatch) -> Size:
+        if batch.raw_bytes < THREAD_BYTES:
+            await asyncio.sleep(0)  # a batch is quick, many are not: let the loop turn
+            return batch.build()
+        return await asyncio.to_thread(batch.build)
+
+    def _answered(self, bundle: Bundle, size: Size, answer: asyncio.Future[object]) -> None:
+        if answer.cancelled():
+            return  # the client's end: the bundle is taken back
+        error = answer.exception()
+        if error is not None:
+            self._refusals.append(Refusal(bundle=bundle, size=size, error=error))
+            self._lose(_words(error))
+        elif self._shipment.settle(bundle):
+            self._under_way_bytes -= size.raw_bytes
+            self._freed.set()
+            self._losses = 0
+            self._troubles.clear(Kind.REFUSED)
+            self._metrics.records_published.inc(len(bundle.items))
+            self._settle(bundle, acknowledged=True)
+
+    def _set_aside(self, bundle: Bundle, reason: str, size: Size | None = None) -> None:
+        ((_parcel, record),) = bundle.items
+        sizes = {} if size is None else {"batch_bytes": size.wire_bytes, "allowed_bytes": self._limits.allowed_bytes}
+        log.error(
+            "Record set aside",
+            topic=self._topic,
+            reason=reason,
+            key=record.key,
+            bytes=len(record.value),
+            **sizes,
+            sha256=hashlib.sha256(record.value).hexdigest(),
+        )
+        self._metrics.records_set_aside.labels(reason).inc()
+        self._shipment.settle(bundle)
+        self._settle(bundle, acknowledged=False)
+
+    def _settle(self, bundle: Bundle, *, acknowledged: bool) -> None:
+        for parcel, records in bundle.by_parcel():
+            delivery = self._ledger.settle(parcel, records, acknowledged=acknowledged)
+            if delivery is not None:
+                future = self._deliveries.pop(parcel)
+                if not future.done():
+                    future.set_result(delivery)
+        self._settled()
+
+
+def _words(error: BaseException) -> str:
+    """For people."""
+    said = f"Kafka refuses records ({type(error).__name__}: {error})"
+    match error:
+        case MessageSizeTooLargeError():
+            return f"{said}; the topic's limit is asked again and batches are cut smaller"
+        case TopicAuthorizationFailedError() | ClusterAuthorizationFailedError():
+            return f"{said}; grant WRITE on the topic, they are kept and sent again"
+        case InvalidTimestampError():
+            return f"{said}; check this machine's clock and the topic's message.timestamp settings"
+    if type(error) is KafkaError:
+        return f"the client has failed ({error}); its records are sent again"
+    return f"{said}; they are kept and sent again"
