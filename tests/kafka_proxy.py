@@ -62,6 +62,7 @@ class Kind(StrEnum):
     SLOW = "slow"  # the answer comes that many seconds late
     REFUSED = "refused"  # answered with the error; the broker never hears of it
     REFUSED_DONE = "refused, done"  # the broker has appended it; the answer is the error
+    REFUSED_IN_PART = "refused in part"  # the same, for its first partition only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,11 @@ class Produce:
     records: int
     decoded: Any  # aiokafka's ProduceRequest of the version that was sent
     correlation: int
+
+    @property
+    def partitions(self) -> list[tuple[str, int]]:
+        """Topic and partition of each batch that it carries."""
+        return [(topic, number) for topic, batches in self.decoded.topics for number, _ in batches]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +233,8 @@ class KafkaProxy:
         if answer.produce is not None:
             if answer.fate.kind is Kind.REFUSED_DONE:
                 frame = _refusal(answer.produce, answer.fate.error)
+            elif answer.fate.kind is Kind.REFUSED_IN_PART:
+                frame = _refusal_in_part(frame, answer.produce, answer.fate.error)
             self.acknowledged_records += answer.produce.records
         await _send(writer, frame)
 
@@ -252,6 +260,18 @@ def _refusal(request: Produce, error: int) -> bytes:
     ]
     answer = request.decoded.RESPONSE_TYPE(topics=topics, throttle_time_ms=0)
     return struct.pack(">i", request.correlation) + bytes(answer.encode())
+
+
+def _refusal_in_part(frame: bytes, request: Produce, error: int) -> bytes:
+    """The broker's answer, but for the first batch of the request."""
+    answer = request.decoded.RESPONSE_TYPE.decode(BytesIO(frame[4:]))
+    refused = request.partitions[0]
+    topics = [
+        (topic, [(place[0], error if (topic, place[0]) == refused else place[1], *place[2:]) for place in partitions])
+        for topic, partitions in answer.topics
+    ]
+    changed = request.decoded.RESPONSE_TYPE(topics=topics, throttle_time_ms=answer.throttle_time_ms)
+    return frame[:4] + bytes(changed.encode())
 
 
 async def _read(reader: asyncio.StreamReader, frames: asyncio.Queue[bytes]) -> None:

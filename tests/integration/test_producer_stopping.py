@@ -25,7 +25,7 @@ from tests.numbered_api import NumberedApi
 from tests.processes import ServiceProcess
 from tests.producer_witness import environ, judged, left, metrics, said, total
 from tests.scripted_api import drip, hang, http, scripted_api
-from tests.servers import Kafka, eventually
+from tests.servers import Kafka, eventually, unique
 
 if TYPE_CHECKING:
     import asyncio
@@ -222,6 +222,31 @@ async def half_acknowledged(proxy: KafkaProxy, producer: ServiceProcess) -> int:
     assert 5_000 <= acknowledged < 10_000
     assert not said(producer)  # the parcel is not whole, so nothing is said of it
     return acknowledged
+
+
+async def test_with_one_topic_missing_it_exits_1_with_the_number_of_its_records_and_the_other_has_all_of_its_own(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    topic, missing = await kafka.create_topic(3), unique("missing")
+    there, nowhere = NumberedApi(first_size=10), NumberedApi(first_size=7, polls=2)
+    async with scripted_api(there.answer) as server, scripted_api(nowhere.answer) as other:
+        file = tmp_path / "endpoints.toml"
+        file.write_text(
+            f'[[endpoint]]\nname = "a"\nurl = "{server.url}"\ntopic = "{topic}"\n'
+            f'[[endpoint]]\nname = "b"\nurl = "{other.url}"\ntopic = "{missing}"\n'
+        )
+        settings = environ(kafka.bootstrap_servers, topic, server.url, SHUTDOWN_TIMEOUT_SECONDS="4")
+        settings = {**settings, "API_ENDPOINTS": str(file), "API_URL": "", "KAFKA_TOPIC": ""}
+        with ServiceProcess(["producer"], settings, tmp_path) as producer:
+            await producer.logged("Message sent", count=3)
+            await producer.ready_reason(missing)
+            await eventually(lambda: len(other.requests) > 2, "every record selected")
+            code, seconds = await stopped(producer)
+            assert (code, seconds < 4 + SLACK_SECONDS) == (1, True)
+            assert left(producer) == 7 + 8
+    cut_off = there.served[-1]
+    assert sum((await kafka.end_offsets(topic)).values()) == sum(said(producer))
+    assert sum(said(producer)) in {sum(there.served), sum(there.served) - cut_off}
 
 
 async def test_with_kafka_hung_it_exits_1_within_its_budget_with_the_number(
