@@ -1,47 +1,98 @@
 """What was last handed over, by key: the memory of the mode `changed`.
 
-Pure.
+Owns: which records are new, how many keys are remembered. Does not own: what counts as handed over (`poller`). Pure.
+
+Invariants: a record without a key is always new. Of one key all records of the last body that had it are remembered, so
+several of them in one body do not make each other new again; but a key's last record is published again behind one
+that is new, or when it was not the last before, so that the topic's last word on a key is the API's. What is not
+remembered is new: forgetting costs a record published twice, never a lost one. At most `max_keys` keys, beside those of
+one body, are remembered.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from producer.ledger import Record
+
+DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """The records to publish, in the body's order, and what to remember of all of them."""
+    """The records to publish, in the body's order, and what to remember of all of the body's: digests by key."""
 
     records: Sequence[Record]
-    hashes: Mapping[bytes, bytes]
+    digests: Mapping[bytes, bytes]
 
 
 class Memory:
-    """At most `max_keys` keys."""
+    """Two generations of keys: a full young one becomes the old one, whose keys are gone unless they come again."""
 
     def __init__(self, *, max_keys: int) -> None:
-        self._max_keys = max_keys
-        self._known: dict[bytes, bytes] = {}
+        self._generation_keys = max(1, max_keys // 2)
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
+        self._forgotten: set[bytes] = set()  # since the last comparison began
 
-    def changes(self, records: Sequence[Record]) -> Changes:
-        """What is new; alters nothing."""
-        hashes = {r.key: hashlib.md5(r.value, usedforsecurity=False).digest() for r in records if r.key is not None}
-        new = [r for r in records if r.key is None or self._known.get(r.key) != hashes[r.key]]
-        return Changes(records=new, hashes=hashes)
+    def changes(self, records: Iterable[Record]) -> Changes:
+        """Compare a body's records with what is remembered. It may run in a thread, one comparison at a time."""
+        self._forgotten = set()
+        compared: list[tuple[Record, bytes]] = []
+        digests: dict[bytes, bytes] = {}
+        for record in records:
+            key, digest = record.key, b""
+            if key is not None:
+                digest = _digest(record)
+                digests[key] = digests[key] + digest if key in digests else digest
+            compared.append((record, digest))
+        news = {key: _news(known, now) for key, now in digests.items() if (known := self._known(key)) != now}
+        new = [record for record, digest in compared if record.key is None or digest in news.get(record.key, ())]
+        return Changes(records=new, digests=digests)
 
     def remember(self, changes: Changes) -> None:
-        """They were handed over."""
-        self._known.update(changes.hashes)
+        """The records were handed over."""
+        self._young.update(changes.digests)
+        for key in self._forgotten:  # they were compared with what was forgotten meanwhile
+            self._forget(key)
+        if len(self._young) > self._generation_keys:
+            self._old, self._young = self._young, {}
 
-    def forget(self, records: Sequence[Record]) -> None:
-        """They were set aside."""
+    def forget(self, records: Iterable[Record]) -> None:
+        """These were set aside: let them be new, unless their key has other records by now."""
         for record in records:
-            if record.key is not None:
-                self._known.pop(record.key, None)
+            if record.key is not None and _digest(record) in _split(self._known(record.key)):
+                self._forget(record.key)
+                self._forgotten.add(record.key)
+
+    def __len__(self) -> int:
+        return len(self._young.keys() | self._old.keys())
+
+    def _known(self, key: bytes) -> bytes:
+        return self._young.get(key) or self._old.get(key, b"")
+
+    def _forget(self, key: bytes) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+
+def _digest(record: Record) -> bytes:
+    return sha256(record.value).digest()[:DIGEST_BYTES]
+
+
+def _news(known: bytes, now: bytes) -> set[bytes]:
+    """The digests of one key's records that are to be published, when the key's joined digests differ."""
+    news = set(_split(now)).difference(_split(known))
+    last = now[-DIGEST_BYTES:]
+    if news or not known.endswith(last):
+        news.add(last)  # behind what is new before it
+    return news
+
+
+def _split(joined: bytes) -> list[bytes]:
+    return [joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES)]

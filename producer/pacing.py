@@ -1,6 +1,6 @@
 """When things happen: the grid of ticks, the wait between attempts.
 
-Owns: tick n is due at start + n x period; which tick is next and how many were missed; the back-off.
+Owns: tick n is due at start + n x period; which tick is next and how many were missed; the back-off; the rate limit.
 Does not own: a clock (every function is told what time it is), tasks, requests. Pure. All times in seconds.
 
 Invariants: the due time of a tick depends on its number alone (no drift); a tick is run or skipped, once; two ticks
@@ -16,6 +16,9 @@ from dataclasses import dataclass
 MAX_PHASE_SECONDS = 5.0
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 8.0
+RATE_WINDOW_SECONDS = 60.0
+RATE_SLACK_SECONDS = 1.0  # of latency that a period under a rate limit has room for, a window
+RATE_MARGIN_SECONDS = 0.01  # a server's clock need not tick exactly as ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,34 +97,44 @@ def skip_reason(now: float, *, not_before: float, unacked_bytes: int, max_unacke
     return None
 
 
-RATE_WINDOW_SECONDS = 60.0
-RATE_SLACK_SECONDS = 1.0
-
-
 def stretched_period(period: float, per_minute: int | None) -> float:
-    """The period under a rate limit: long enough that answers of up to a second need no further waiting."""
+    """The period under a rate limit: so long that answers of up to a second need no further waiting."""
     return period if per_minute is None else max(period, (RATE_WINDOW_SECONDS + RATE_SLACK_SECONDS) / per_minute)
 
 
 class RateLimit:
-    """Holds requests so far apart that no 60 seconds of the server's own clock see more than `per_minute` of them."""
+    """Holds one endpoint's requests so far apart that no 60 seconds see more than `per_minute` of them at the server.
+
+    A request that starts at s arrives somewhere in [s, e], where e is when its answer's head was read or it failed:
+    then it is settled. Requests do not overlap. Two rules: starts are at least 60/N apart, and a request starts only
+    when the N-th last has been settled for more than 60 s. By the second, N + 1 arrivals span more than 60 s, whatever
+    the latencies.
+    """
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
+        self._gap = RATE_WINDOW_SECONDS / per_minute
         self._started = -math.inf
-        self._settled: deque[float] = deque(maxlen=per_minute)
+        self._settled: deque[float] = deque()  # of the last 60 s, at most `per_minute`
 
     def wait_seconds(self, now: float) -> float:
-        """Until a request may start; 0 = now."""
-        spaced = self._started + RATE_WINDOW_SECONDS / self._per_minute
-        window = self._settled[0] + RATE_WINDOW_SECONDS if len(self._settled) == self._per_minute else -math.inf
-        return max(0.0, spaced - now, math.nextafter(window, math.inf) - now)
+        """How long until a request may start; 0 = it may."""
+        self._drop_old(now)
+        wait = max(0.0, self._started + self._gap - now)
+        if len(self._settled) >= self._per_minute:
+            wait = max(wait, self._settled[-self._per_minute] + RATE_WINDOW_SECONDS + RATE_MARGIN_SECONDS - now)
+        return wait
 
     def started(self, now: float) -> None:
-        """A request starts; it may arrive until it is settled."""
+        """A request starts now, and may arrive at any moment until it is settled."""
         self._started = now
-        self._settled.append(now)
+        self._settled.append(math.inf)
 
     def settled(self, now: float) -> None:
-        """The last request has arrived or failed; of several calls the first counts."""
-        self._settled[-1] = max(self._settled[-1], now)
+        """The request has arrived or failed; of several calls for one request the first counts."""
+        if self._settled and self._settled[-1] == math.inf:
+            self._settled[-1] = now
+
+    def _drop_old(self, now: float) -> None:
+        while self._settled and self._settled[0] < now - RATE_WINDOW_SECONDS - RATE_MARGIN_SECONDS:
+            self._settled.popleft()

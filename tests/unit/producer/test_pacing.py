@@ -3,12 +3,28 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.pacing import Grid, Run, Wait, backoff, decide, first_grid, skip_reason, tick_budget
+from producer.pacing import (
+    Grid,
+    RateLimit,
+    Run,
+    Wait,
+    backoff,
+    decide,
+    first_grid,
+    skip_reason,
+    stretched_period,
+    tick_budget,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def walk(grid: Grid, durations: list[float]) -> tuple[list[tuple[int, float, float]], int]:
@@ -106,3 +122,105 @@ def test_the_backoff_has_full_jitter_and_a_ceiling(attempt: int, uniform: float)
 def test_why_a_due_tick_does_not_run(now: float, unacked: int, expected: str | None) -> None:
     assert skip_reason(now, not_before=10.0, unacked_bytes=unacked, max_unacked_bytes=100) == expected
     assert skip_reason(now, not_before=-math.inf, unacked_bytes=0, max_unacked_bytes=100) is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """`late` seconds after it was allowed, arriving at `arrives` (0…1) of its `latency`; settled at the end of that."""
+
+    late: float
+    latency: float
+    arrives: float
+
+
+ATTEMPTS = st.lists(
+    st.builds(
+        Attempt,
+        late=st.one_of(st.just(0.0), st.floats(0, 100)),
+        latency=st.one_of(st.just(0.0), st.floats(0, 2), st.floats(0, 70)),
+        arrives=st.one_of(st.just(0.0), st.just(1.0), st.floats(0, 1)),
+    ),
+    max_size=60,
+)
+
+
+def run_attempts(limit: RateLimit, attempts: Iterable[Attempt], now: float = 1000.0) -> tuple[list[float], list[float]]:
+    """Starts and arrivals when each attempt is made as early as it is allowed, or later."""
+    starts, arrivals = [], []
+    for attempt in attempts:
+        now += attempt.late
+        while (wait := limit.wait_seconds(now)) > 0:
+            now += wait
+        limit.started(now)
+        starts.append(now)
+        arrivals.append(now + attempt.latency * attempt.arrives)
+        now += attempt.latency
+        limit.settled(now)
+        limit.settled(now + 50.0)  # the body's end, after the head: it does not count
+    return starts, arrivals
+
+
+@given(st.sampled_from([1, 2, 5, 7, 30, 600]), ATTEMPTS)
+def test_no_60_seconds_hold_more_requests_than_the_limit_wherever_in_their_latency_they_arrive(
+    per_minute: int, attempts: list[Attempt]
+) -> None:
+    _, arrivals = run_attempts(RateLimit(per_minute), attempts)
+    assert arrivals == sorted(arrivals)
+    for first, one_too_many in zip(arrivals, arrivals[per_minute:], strict=False):
+        assert one_too_many - first > 60.0
+
+
+@given(st.sampled_from([1, 2, 5, 7, 30, 600]), ATTEMPTS)
+def test_requests_start_at_least_their_share_of_a_minute_apart(per_minute: int, attempts: list[Attempt]) -> None:
+    starts, _ = run_attempts(RateLimit(per_minute), attempts)
+    assert all(later - earlier >= 60 / per_minute - 1e-9 for earlier, later in itertools.pairwise(starts))
+
+
+@given(st.sampled_from([1, 5, 600]), ATTEMPTS)
+def test_the_wait_for_a_turn_is_never_longer_than_the_window(per_minute: int, attempts: list[Attempt]) -> None:
+    limit, now = RateLimit(per_minute), 0.0
+    for attempt in attempts:
+        wait = limit.wait_seconds(now)
+        assert 0 <= wait <= 60.02
+        now += wait + attempt.late
+        limit.started(now)
+        now += attempt.latency
+        limit.settled(now)
+
+
+def test_the_first_request_may_start_at_once_and_a_request_under_way_holds_its_place() -> None:
+    limit = RateLimit(2)
+    assert limit.wait_seconds(0.0) == 0.0
+    limit.started(0.0)
+    assert limit.wait_seconds(10.0) == 20.0
+    limit.settled(29.0)  # a slow one: it may have arrived as late as that
+    limit.started(30.0)
+    limit.settled(30.1)
+    assert limit.wait_seconds(60.0) == pytest.approx(29.01)
+
+
+def test_a_grid_under_the_limit_needs_no_waiting_while_answers_take_less_than_a_second() -> None:
+    for per_minute in (1, 5, 60, 600):
+        period = stretched_period(0.0, per_minute)
+        limit = RateLimit(per_minute)
+        for tick in range(3 * per_minute):
+            now = tick * period
+            assert limit.wait_seconds(now) == 0.0
+            limit.started(now)
+            limit.settled(now + min(0.9, period / 2))
+
+
+def test_a_period_longer_than_the_limits_is_kept() -> None:
+    assert stretched_period(15.0, 5) == 15.0
+    assert stretched_period(2.0, 5) == pytest.approx(12.2)
+    assert stretched_period(2.0, None) == 2.0
+
+
+def test_a_limit_of_millions_costs_only_what_was_asked() -> None:
+    limit = RateLimit(10**6)
+    for number in range(100_000):
+        now = number * 0.01
+        assert limit.wait_seconds(now) == 0.0
+        limit.started(now)
+        limit.settled(now)
+    assert len(limit._settled) < 6100
