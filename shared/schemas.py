@@ -72,21 +72,6 @@ _SPEC_VERSION = ("ce_specversion", b"1.0")
 _TYPE = ("ce_type", EVENT_TYPE.encode())
 
 
-def record_headers(*, event_id: str, source: str, time: str, subject: bytes | None) -> list[tuple[str, bytes]]:
-    """The headers of one quote. `time` is RFC 3339 UTC; `subject` is the record's key, left out when null."""
-    headers = [
-        ("content-type", b"application/json"),
-        ("ce_specversion", b"1.0"),
-        ("ce_id", event_id.encode()),
-        ("ce_source", source.encode()),
-        ("ce_type", EVENT_TYPE.encode()),
-        ("ce_time", time.encode()),
-    ]
-    if subject is not None:
-        headers.append(("ce_subject", subject))
-    return headers
-
-
 # ---- committed offsets ---------------------------------------------------------------------------------------------
 
 
