@@ -23,6 +23,7 @@ AUTH_ALLOWED = "bearer, query:NAME, header:NAME, none"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _OURS = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
 _SHORTEST_MASKED_VALUE = 4
+_QUOTED_CHARACTERS = 100  # of a host's name that came in a body
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL_CHARACTERS = "!#$%&'()*+,-./:;=?@[]_~"  # what `quote` leaves as it is, besides letters and digits
 
@@ -60,7 +61,9 @@ class Endpoint:
         # A link without a port may name the scheme wrongly, as servers behind a TLS proxy do.
         own_port = own.port or _DEFAULT_PORTS[own.scheme]
         if parts.scheme not in _DEFAULT_PORTS or host != own.hostname or port not in {None, own_port}:
-            msg = f"leads to {parts.scheme}://{parts.netloc.rpartition('@')[2]}, which is not asked"
+            msg = (
+                f"leads to {parts.scheme}://{parts.netloc.rpartition('@')[2][:_QUOTED_CHARACTERS]}, which is not asked"
+            )
             raise ValueError(msg)
         query = parts.query
         if self.query_pair:

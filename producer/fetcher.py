@@ -150,7 +150,7 @@ class Fetcher:
         """A body's fault as the tick's, with the masked beginning of what the API sent."""
         outcome = "api_error" if isinstance(error, ApiError) else "unusable"
         excerpt = self._redactor.excerpt(error.quoted)
-        return FetchError(outcome, f"{error.reason}; it sent: {excerpt}" if excerpt else error.reason)
+        return FetchError(outcome, self._redactor.mask(error.reason) + (f"; it sent: {excerpt}" if excerpt else ""))
 
     @property
     def _least_seconds(self) -> float:

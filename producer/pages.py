@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from producer.parser import BodyError, Parsed, SetAside
+from producer.parser import BodyError, Parsed, SetAside, flatten
+from shared.schemas import MAX_NESTING
 
 if TYPE_CHECKING:
     from producer.endpoint import Endpoint
@@ -66,13 +67,13 @@ class Pages:
 def next_link(body: bytes | bytearray, pointer: Pointer) -> str | None:
     """The link at the pointer; None when this is the last page: nothing there, null or an empty text.
 
-    `body` must be valid JSON. BodyError when something else is there, or when nothing can be found.
+    `body` must be valid JSON. BodyError when something else is there.
     """
     try:
         value = pointer.find(msgspec.Raw(body))
-    except RecursionError:  # in a record that was set aside for it
-        reason = f"the link to the next page, at {pointer.text!r}, cannot be read in a body that is nested too deep"
-        raise BodyError(reason, b"") from None
+    except RecursionError:  # over a record that is set aside for it
+        flat, _ = flatten(body, MAX_NESTING + len(pointer.names))
+        value = pointer.find(msgspec.Raw(flat))
     if value is None or bytes(value) == b"null":
         return None
     try:

@@ -84,7 +84,7 @@ def parse(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Parsed
         return _records(body, pointer, max_records, deep=None)
     except RecursionError:
         # Records lie below the pointer's names and an array, so whatever is deeper is in one nested too deep.
-        flat, mark = _flatten(body, MAX_NESTING + len(pointer.names) + 2)
+        flat, mark = flatten(body, MAX_NESTING + len(pointer.names) + 2)
     try:
         return _records(flat, pointer, max_records, deep=mark)
     except RecursionError:
@@ -236,7 +236,7 @@ def _quoted_bytes(body: bytes | bytearray | memoryview) -> int:
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
 
 
-def _flatten(body: bytes | bytearray, depth_limit: int) -> tuple[bytearray, bytes]:
+def flatten(body: bytes | bytearray, depth_limit: int) -> tuple[bytearray, bytes]:
     """A copy in which whatever is nested as deep as `depth_limit` is a string of the same length, and its mark.
 
     Only so can a record that no decoder follows be set aside without its siblings.

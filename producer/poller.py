@@ -64,7 +64,7 @@ class Poller:
         surroundings: Surroundings,
         named: bool = False,
     ) -> None:
-        """`named`: log lines tell the endpoint's name, as is needed beside others."""
+        """`max_unacked_bytes` is for the endpoint's topic. `named`: log lines tell the endpoint's name."""
         self.plan = plan
         self._memory = Memory(max_keys=KEYS_A_RECORD * plan.max_records) if plan.select is Select.CHANGED else None
         self._validators: Mapping[str, str] = {}
@@ -137,7 +137,7 @@ class Poller:
         reason = pacing.skip_reason(
             now,
             not_before=self._not_before,
-            unacked_bytes=self._ledger.unacked_bytes,
+            unacked_bytes=self._ledger.waiting(self.plan.topic, now).unacked_bytes,
             max_unacked_bytes=self._max_unacked_bytes,
         )
         if reason is not None:

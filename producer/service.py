@@ -79,7 +79,8 @@ def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
             fetcher,
             publisher,
             ledger=ledger,
-            max_unacked_bytes=settings.publish_max_unacked_bytes,
+            # Each topic has its share, so that one that is missing does not hold up the endpoints of others.
+            max_unacked_bytes=settings.publish_max_unacked_bytes // len(settings.topics),
             metrics=metrics.endpoint(plan.name),
             redactor=redactor,
             surroundings=surroundings,

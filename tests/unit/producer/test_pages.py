@@ -33,10 +33,9 @@ def test_something_else_at_the_pointer_is_a_fault(value: bytes) -> None:
         next_link(b'{"next_url":' + value + b"}", parse_pointer("/next_url"))
 
 
-def test_a_link_in_a_body_that_no_decoder_follows_is_a_fault() -> None:
+def test_a_link_is_found_beside_a_record_that_no_decoder_follows() -> None:
     body = b'{"results":[{"a":1},{"d":' + b"[" * 100_000 + b"]" * 100_000 + b'}],"next_url":"/x"}'
-    with pytest.raises(BodyError, match=r"'/next_url', cannot be read in a body that is nested too deep"):
-        next_link(body, parse_pointer("/next_url"))
+    assert next_link(body, parse_pointer("/next_url")) == "/x"
 
 
 @pytest.mark.parametrize("link", ["http://evil/x", "\ud800"])
