@@ -1,9 +1,9 @@
 """A proxy before a real broker that breaks the requests which carry records, one by one, as it is told.
 
 Owns: the frames of Kafka's protocol, what becomes of each produce request, the count of what the broker was given and
-what it said. Does not own: the broker, every other request. Invariants: answers keep their order on a connection; a
-client that bootstraps here never leaves (addresses of the broker in answers become this proxy's); what is not told to
-break passes byte for byte.
+what it said. Does not own: what is in such a request or its answer (`produce_requests`), the broker, every other
+request. Invariants: answers keep their order on a connection; a client that bootstraps here never leaves (addresses of
+the broker in answers become this proxy's); what is not told to break passes byte for byte.
 
     async with KafkaProxy(broker_port) as proxy:
         proxy.fate = lambda request: LOST_ANSWER if request.number % 3 == 0 else PASS
@@ -21,22 +21,16 @@ import asyncio
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, Self
-
-from aiokafka.protocol.api import RequestHeader_v1
-from aiokafka.protocol.produce import ProduceRequest
+from typing import TYPE_CHECKING, Self
 
 from demo.ports import HOST, free_port
+from tests.produce_requests import PRODUCE, Produce, read_produce, refusal, refusal_in_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-PRODUCE = 0
 WITH_ADDRESSES = frozenset({3, 10, 60})  # Metadata, FindCoordinator, DescribeCluster
-COUNT_OFFSET = 57  # of the number of records in a batch's head
-_VERSIONS = {each.API_VERSION: each for each in ProduceRequest._CLASSES}
 
 # Kafka's error codes: https://kafka.apache.org/protocol.html#protocol_error_codes
 REQUEST_TIMED_OUT = 7
@@ -82,22 +76,6 @@ HELD_ANSWER = Fate(kind=Kind.HELD_ANSWER)
 def always(fate: Fate) -> Callable[[Produce], Fate]:
     """For `KafkaProxy.fate`."""
     return lambda _request: fate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Produce:
-    """A request that carries records; `number` from 0 on, over all connections."""
-
-    number: int
-    bytes: int
-    records: int
-    decoded: Any  # aiokafka's ProduceRequest of the version that was sent
-    correlation: int
-
-    @property
-    def partitions(self) -> list[tuple[str, int]]:
-        """Topic and partition of each batch that it carries."""
-        return [(topic, number) for topic, batches in self.decoded.topics for number, _ in batches]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +174,7 @@ class KafkaProxy:
                 expected.put_nowait(_Expected(api=api))
                 await _send(broker, frame)
                 continue
-            request = _decoded(len(self.requests), frame)
+            request = read_produce(len(self.requests), frame)
             fate = self.fate(request)
             self.requests.append((request, fate))
             if fate.kind is Kind.CUT:
@@ -204,7 +182,7 @@ class KafkaProxy:
                 await asyncio.sleep(0.05)  # so that the broker sees what it was given; nothing depends on it
                 return
             if fate.kind is Kind.REFUSED:
-                expected.put_nowait(_Expected(api=api, canned=_refusal(request, fate.error)))
+                expected.put_nowait(_Expected(api=api, canned=refusal(request, fate.error)))
                 continue
             if fate.kind is Kind.HELD:
                 await self._released.wait()
@@ -232,46 +210,11 @@ class KafkaProxy:
             await asyncio.sleep(answer.fate.seconds)
         if answer.produce is not None:
             if answer.fate.kind is Kind.REFUSED_DONE:
-                frame = _refusal(answer.produce, answer.fate.error)
+                frame = refusal(answer.produce, answer.fate.error)
             elif answer.fate.kind is Kind.REFUSED_IN_PART:
-                frame = _refusal_in_part(frame, answer.produce, answer.fate.error)
+                frame = refusal_in_part(frame, answer.produce, answer.fate.error)
             self.acknowledged_records += answer.produce.records
         await _send(writer, frame)
-
-
-def _decoded(number: int, frame: bytes) -> Produce:
-    stream = BytesIO(frame)
-    _, version, correlation, _ = RequestHeader_v1.SCHEMA.decode(stream)
-    assert version in _VERSIONS, f"the client sends records by Produce v{version}: teach this proxy that version"
-    decoded = _VERSIONS[version].decode(stream)
-    batches = [batch for _, partitions in decoded.topics for _, batch in partitions]
-    records = sum(struct.unpack_from(">i", batch, COUNT_OFFSET)[0] for batch in batches)
-    return Produce(number=number, bytes=len(frame), records=records, decoded=decoded, correlation=correlation)
-
-
-def _refusal(request: Produce, error: int) -> bytes:
-    """The answer of a broker that refuses every batch of the request."""
-    version = int(request.decoded.API_VERSION)
-    assert version >= 5, f"the client sends records by Produce v{version}: teach this proxy how to refuse those"
-    says_which: tuple[object, ...] = ([], None) if version >= 8 else ()
-    topics = [
-        (topic, [(partition, error, -1, -1, -1, *says_which) for partition, _ in partitions])
-        for topic, partitions in request.decoded.topics
-    ]
-    answer = request.decoded.RESPONSE_TYPE(topics=topics, throttle_time_ms=0)
-    return struct.pack(">i", request.correlation) + bytes(answer.encode())
-
-
-def _refusal_in_part(frame: bytes, request: Produce, error: int) -> bytes:
-    """The broker's answer, but for the first batch of the request."""
-    answer = request.decoded.RESPONSE_TYPE.decode(BytesIO(frame[4:]))
-    refused = request.partitions[0]
-    topics = [
-        (topic, [(place[0], error if (topic, place[0]) == refused else place[1], *place[2:]) for place in partitions])
-        for topic, partitions in answer.topics
-    ]
-    changed = request.decoded.RESPONSE_TYPE(topics=topics, throttle_time_ms=answer.throttle_time_ms)
-    return frame[:4] + bytes(changed.encode())
 
 
 async def _read(reader: asyncio.StreamReader, frames: asyncio.Queue[bytes]) -> None:

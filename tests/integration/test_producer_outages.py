@@ -28,7 +28,6 @@ from tests.kafka_proxy import (
     Fate,
     KafkaProxy,
     Kind,
-    Produce,
     always,
 )
 from tests.numbered_api import NumberedApi, RecordId, record_id
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.numbered_api import Account
+    from tests.produce_requests import Produce
     from tests.servers import KafkaRecord
 
 

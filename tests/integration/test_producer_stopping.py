@@ -18,7 +18,6 @@ from tests.kafka_proxy import (
     Fate,
     KafkaProxy,
     Kind,
-    Produce,
     always,
 )
 from tests.numbered_api import NumberedApi
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from tests.produce_requests import Produce
 
     Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
