@@ -4,7 +4,7 @@ Owns: what is strict JSON, where the records are, what is an API's error in disg
 Does not own: which records are published (`selection`), transport errors (`answer`, `fetcher`). Pure.
 
 Invariants: a record is a slice of the body, byte for byte; a body is used whole or refused whole, except that
-records that are not JSON objects (or are nested too deep for any reader) are set aside alone.
+records that are not JSON objects (or are nested too deep or too large for any reader) are set aside alone.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ _STRING = msgspec.json.Decoder(str)
 
 _UTF8_STEP_BYTES = 1 << 20
 _FIRST_BYTES = 80
+# No topic takes a record that large, and one of the whole body's size would be copied on each step of its way.
+MAX_RECORD_BYTES = 16 << 20
 # A list of raw items is decoded before it is counted where body and list, if every comma were between two items, keep
 # to this: 37,000 tickers of 40 members each do, and are taken apart ten times as fast as by a walk.
 _DENSE_BYTES = 110 << 20
 _RAW_ITEM_BYTES = 65
 _MEMBER_BYTES = 200  # of a dict, which a pointer with a name of quotes or backslashes needs
 _TOO_MANY_BRACKETS = 1_000_000
+_SAID_BYTES = 1024  # of an API's error, more than a message shows
 _GOOD_STATUS = {"ok", "delayed"}
 _EMPTY = {b"", b"null", b"false", b"0", b'""', b"[]", b"{}"}
 _OBJECT_START = ord("{")
@@ -77,7 +80,8 @@ def parse(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Parsed
     """The records at the pointer: an array's items, or one object; null or nothing there is zero records.
 
     Raises BodyError when the body is not strict JSON (RFC 8259, UTF-8) or holds more than `max_records`,
-    ApiError when there is no array and the body says that it is an error.
+    ApiError when there is no array and the body says that it is an error. What no decoder follows, for it is nested too
+    deep, is overwritten in a bytearray: a copy would be as large as the body.
     """
     _check_utf8(body)
     try:
@@ -115,7 +119,12 @@ def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, *, dee
         raise _too_many(body, str(len(items)), max_records)
     records: list[bytes] = []
     set_aside: list[SetAside] = []
-    for index, value in enumerate(map(bytes, items)):
+    giants = len(body) > MAX_RECORD_BYTES
+    for index, item in enumerate(items):
+        if giants and len(view := memoryview(item)) > MAX_RECORD_BYTES:
+            set_aside.append(SetAside(index=index, reason="too_large", first_bytes=bytes(view[:_FIRST_BYTES])))
+            continue
+        value = bytes(item)
         if value[0] != _OBJECT_START:
             set_aside.append(SetAside(index=index, reason="not_an_object", first_bytes=value[:_FIRST_BYTES]))
         elif nested_too_deep(value) or (deep is not None and deep in value):
@@ -182,7 +191,7 @@ def _refuse_api_error(root: msgspec.Raw) -> None:
         outcome = _OUTCOME.decode(root)
     except msgspec.ValidationError:  # not an object: nothing to say
         return
-    said = {name: bytes(getattr(outcome, name)) for name in ("status", "error", "message")}
+    said = {name: bytes(memoryview(getattr(outcome, name))[:_SAID_BYTES]) for name in ("status", "error", "message")}
     if _is_bad_status(said["status"]) or not (_is_empty(said["error"]) and _is_empty(said["message"])):
         reason = "the API answered with an error"
         raise ApiError(reason, b", ".join(name.encode() + b": " + text for name, text in said.items() if text))
@@ -195,7 +204,7 @@ def _is_empty(value: bytes) -> bool:
 
 def _is_bad_status(literal: bytes) -> bool:
     if literal[:1] == b'"':
-        return _STRING.decode(literal).lower() not in _GOOD_STATUS
+        return len(literal) == _SAID_BYTES or _STRING.decode(literal).lower() not in _GOOD_STATUS
     if literal[:1].isdigit():
         return not literal.startswith(b"2")
     return literal == b"false"
@@ -237,9 +246,9 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
 
 
 def flatten(body: bytes | bytearray, depth_limit: int) -> tuple[bytearray, bytes]:
-    """A copy in which whatever is nested as deep as `depth_limit` is a string of the same length, and its mark.
+    """The body with whatever is nested as deep as `depth_limit` made a string of the same length, and its mark.
 
-    Only so can a record that no decoder follows be set aside without its siblings.
+    Only so can a record that no decoder follows be set aside without its siblings. Of a bytearray no copy is made.
     """
     if body.count(b"[") + body.count(b"{") > _TOO_MANY_BRACKETS:
         reason = "not usable: JSON nested too deep"
@@ -247,7 +256,7 @@ def flatten(body: bytes | bytearray, depth_limit: int) -> tuple[bytearray, bytes
     number = 0
     while (mark := b"deep%d" % number) in body:
         number += 1
-    flat = bytearray(body)
+    flat = body if isinstance(body, bytearray) else bytearray(body)
     depth = 0
     start = 0
     for token in _TOKEN.finditer(body):

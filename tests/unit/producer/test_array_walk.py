@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,3 +52,20 @@ def test_what_looks_like_structure_inside_a_string_is_none() -> None:
 def test_the_walk_stops_when_nobody_asks_on_and_takes_any_kind_of_bytes() -> None:
     for array in (b"[1,2,3]", bytearray(b"[1,2,3]"), memoryview(b"[1,2,3]")):
         assert next(iter(item_spans(array))) == (1, 2)
+
+
+@pytest.mark.parametrize("nested", [b"[[],[]]", b'{"a":[{}]}'])
+@pytest.mark.parametrize("rest", [b"", b" ", b"\n\t,", b" , 1 ", b",[]"])
+def test_a_nested_item_ends_where_it_ends_whatever_follows(nested: bytes, rest: bytes) -> None:
+    if rest.strip() == b",":
+        rest += b"2"
+    array = b"[ " + nested + rest + b"]"
+    assert next(iter(item_spans(array))) == (1, array.index(nested) + len(nested) + len(rest.partition(b",")[0]))
+
+
+def test_an_item_of_a_million_brackets_is_passed_at_the_decoders_speed() -> None:
+    """A step in Python for each would be a second for two million of them; a body has room for 60 million."""
+    item = b"[" + b"[]," * (1 << 21) + b"[]]"
+    began = time.process_time()
+    assert next(iter(item_spans(b"[" + item + b"]"))) == (1, 1 + len(item))
+    assert time.process_time() - began < 1.0

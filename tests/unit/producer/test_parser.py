@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.parser import ApiError, BodyError, Parsed, parse, record_key
+from producer.parser import MAX_RECORD_BYTES, ApiError, BodyError, Parsed, parse, record_key
 from producer.pointer import parse_pointer
 from shared.schemas import MAX_NESTING
 
@@ -528,3 +528,28 @@ def test_a_record_that_the_consumer_would_not_take_for_json_is_set_aside() -> No
         taken = parse(body, parse_pointer(""), 10)
         assert list(taken.records) == [most]
         assert {each.reason for each in taken.set_aside} == {"nested_too_deep"}
+
+
+def test_a_record_too_large_for_any_topic_is_set_aside_uncopied_and_its_siblings_go_on() -> None:
+    giant = b'{"x":"' + b"x" * MAX_RECORD_BYTES + b'"}'
+    body = bytearray(b'[{"a":1},' + giant + b',{"b":2}]')
+    taken: list[Parsed] = []
+    assert peak_bytes(lambda: taken.append(parse(body, parse_pointer(""), 3))) < MIB
+    assert list(taken[0].records) == [b'{"a":1}', b'{"b":2}']
+    assert [(each.index, each.reason, each.first_bytes) for each in taken[0].set_aside] == [
+        (1, "too_large", giant[:80])
+    ]
+
+
+def test_a_record_just_within_what_a_topic_may_take_passes() -> None:
+    record = b'{"x":"' + b"x" * (MAX_RECORD_BYTES - 8) + b'"}'
+    assert list(parse(b"[" + record + b"]", parse_pointer(""), 1).records) == [record]
+
+
+@pytest.mark.parametrize("member", ["error", "message", "status"])
+def test_an_error_as_large_as_the_body_is_not_copied(member: str) -> None:
+    body = bytearray(b'{"%s":"' % member.encode() + rb"\n" * (4 * MIB) + b'"}')
+    with pytest.raises(ApiError) as caught:
+        parse(body, parse_pointer("/results"), 1)
+    assert len(caught.value.quoted) < 4096
+    assert peak_bytes(lambda: parse(body, parse_pointer("/results"), 1)) < MIB
