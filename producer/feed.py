@@ -1,8 +1,8 @@
 """The way into one topic: hands its records to Kafka and does not rest before each is acknowledged or set aside.
 
-Owns: the client in use, its replacement, the wait for broker, topic and leaders, what is said of trouble. Does not own:
-the order of records (`shipment`), what goes into a batch (`packer`), what the topic takes (`limits`), aiokafka
-(`courier`), the account (`ledger`).
+Owns: the client in use, its replacement, the wait for broker, topic and leaders. Does not own: the order of records
+(`shipment`), what goes into a batch (`packer`), what the topic takes (`inquiry`), aiokafka (`courier`), who is told
+(`settlement`, `troubles`), the account (`ledger`).
 
 Invariants: `run` ends by cancellation alone: whatever Kafka answers, records are kept and sent again, or set aside when
 the topic can never take them. Once one batch has failed, an idempotent client's sequence of that partition has a hole
@@ -13,10 +13,9 @@ had under way is taken back; only what it had sent already may be in the topic t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import (
@@ -25,14 +24,14 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
-    UnknownError,
 )
 
-from producer.courier import Courier, NotTold, StartErrors
-from producer.limits import ASKED, Limits
+from producer.courier import Courier, StartErrors
+from producer.inquiry import Inquiry, Refusal
 from producer.packer import lanes, pack
 from producer.record_batch import RecordBatch
-from producer.shipment import Bundle, Shipment
+from producer.settlement import Settlement
+from producer.shipment import Shipment
 from producer.troubles import Kind, Troubles, reason
 from shared import logs
 from shared.kafka import connection_trouble, unreachable
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from producer.ledger import Delivery, Ledger, Parcel, Record
     from producer.limits import Size
     from producer.metrics import Metrics
+    from producer.shipment import Bundle
     from producer.surroundings import Surroundings
 
 log = logs.get_logger(__name__)
@@ -52,22 +52,11 @@ RETRY_SECONDS = 1.0
 REPLACE_SECONDS = (1.0, 30.0)  # before another client: at first, and at most
 CLOSE_SECONDS = 3.0
 UNACKED_AGE_SECONDS = 10.0
-SETTINGS_AGE_SECONDS = 300.0
 LOOK_SECONDS = 10.0  # whether the topic and its partitions are still there
-SETTINGS_ATTEMPTS = 3
 UNDER_WAY_BYTES = (
     16 * 1024 * 1024
 )  # of records given to the client: what a lost one may double, and far below a request
 THREAD_BYTES = 64 * 1024  # less is compressed faster than a thread is asked
-
-
-@dataclass(slots=True, kw_only=True)
-class Refusal:
-    """A batch that Kafka would not have."""
-
-    bundle: Bundle
-    size: Size
-    error: BaseException
 
 
 class Feed:
@@ -92,27 +81,23 @@ class Feed:
         self._ledger = ledger
         self._surroundings = surroundings
         self._murmur2 = murmur2
-        self._settled = settled
+        self._settlement = Settlement(topic, ledger=ledger, metrics=metrics, settled=settled)
+        self._inquiry = Inquiry(topic, surroundings)
         self._shipment = Shipment()
-        self._limits = Limits()
-        self._asked = float("-inf")  # when the topic's settings were
-        self._not_told = ""
-        self._deliveries: dict[Parcel, asyncio.Future[Delivery]] = {}
         self._lane_tasks: dict[int, asyncio.Task[None]] = {}
         self._lost: asyncio.Future[str] | None = None
-        self._refusals: list[Refusal] = []
         self._losses = 0  # since the last acknowledgement
         self._under_way_bytes = 0
         self._woken = asyncio.Event()
         self._freed = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._close_seconds = CLOSE_SECONDS
         self._troubles = Troubles(topic, brokers, surroundings)
         self._courier: Courier | None = None
 
     def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
         """Take the records, one at least. The future is done when each is acknowledged or set aside."""
-        delivery: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        self._deliveries[parcel] = delivery
+        delivery = self._settlement.promise(parcel)
         self._shipment.load(parcel)
         self._woken.set()
         return delivery
@@ -159,7 +144,7 @@ class Feed:
                 await self._abandon(courier)
                 raise
             else:
-                self._asked = float("-inf")
+                self._inquiry.begin()
                 return courier
             await self._surroundings.sleep(RETRY_SECONDS)
 
@@ -230,8 +215,8 @@ class Feed:
             partitions = courier.partitions(self._topic)
         if not partitions:
             return self._missing() if answered else f"{self._brokers} tells no metadata"
-        if (trouble := await self._ask_settings(courier)) is not None:
-            return trouble
+        if not await self._inquiry.ask(courier):
+            return self._missing()
         if gone := self._shipment.partitions_under_way() - partitions:
             self._lose(f"the topic has lost its partition {min(gone)}: its records go to another one")
             return None
@@ -274,82 +259,49 @@ class Feed:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._lose(f"the client takes nothing any more ({type(error).__name__}: {error})")
 
-    async def _ask_settings(self, courier: Courier) -> str | None:
-        """What the topic takes, when that was asked long ago or of another client."""
-        now = self._surroundings.monotonic()
-        if now - self._asked < SETTINGS_AGE_SECONDS:
-            return None
-        told: Mapping[str, str] | None = None
-        for attempt in range(1, SETTINGS_ATTEMPTS + 1):
-            try:
-                told = await courier.topic_settings(self._topic, ASKED)
-                break
-            except NotTold as error:
-                self._tell_assumption(str(error))
-                break
-            except (KafkaError, TimeoutError) as error:
-                if not courier.partitions(self._topic):
-                    return self._missing()
-                if attempt == SETTINGS_ATTEMPTS:
-                    self._tell_assumption(f"{type(error).__name__}: {error}")
-                else:
-                    await self._surroundings.sleep(RETRY_SECONDS)
-        self._asked = now
-        news = self._limits.told(told)
-        if self._refusals:
-            self._learn(explained=news)
-        return None
-
-    def _tell_assumption(self, why: str) -> None:
-        if why != self._not_told:
-            self._not_told = why
-            log.warning(
-                "Topic settings not told",
-                topic=self._topic,
-                reason=why,
-                assumed_max_message_bytes=self._limits.allowed_bytes,
-            )
-
-    def _learn(self, *, explained: bool) -> None:
-        """From the batches that the last client could not deliver, unless the topic's new settings say why."""
-        for refusal in self._refusals:
-            if isinstance(refusal.error, MessageSizeTooLargeError):
-                if not explained or self._limits.takes(refusal.size):
-                    self._limits.refused(refusal.size)
-            elif isinstance(refusal.error, UnknownError) and any(
-                record.key is None for _, record in refusal.bundle.items
-            ):
-                self._limits.keyless_refused()
-        self._refusals.clear()
-
     # ---- one lane ---------------------------------------------------------------------------------------------------
 
     async def _run_lane(self, courier: Courier, partition: int) -> None:
         """Send what waits for the partition, batch after batch, while it has a leader."""
         lane = self._shipment.lane(partition)
+        limits = self._inquiry.limits
         while await self._room() and lane and courier.has_leader(self._topic, partition):
-            batch = RecordBatch(self._limits.cut_bytes)
-            timestamp_ms = int(self._surroundings.wall() * 1000)
-            count = pack(batch, lane, timestamp_ms, keyless=not self._limits.needs_key)
-            if not count:
-                self._set_aside(self._shipment.depart(partition, 1), "no_key")
+            if limits.needs_key and lane[0][1].key is None:
+                self._set_aside_keyless(partition)
                 continue
-            bundle = self._shipment.depart(partition, count)
-            size = await self._built(batch)
-            if not self._limits.takes(size):
-                if count == 1:
-                    self._set_aside(bundle, "too_large", size)
-                    continue
-                self._limits.refused(size)  # compression made it larger, or the limit fell meanwhile: cut it smaller
+            batch = RecordBatch(limits.cut_bytes)
+            async with self._turn:  # to pack takes milliseconds: one lane each time the loop turns
+                timestamp_ms = int(self._surroundings.wall() * 1000)
+                bundle = self._shipment.depart(partition, pack(batch, lane, timestamp_ms, keyless=not limits.needs_key))
+                await asyncio.sleep(0)
+            size = batch.build() if batch.raw_bytes < THREAD_BYTES else await asyncio.to_thread(batch.build)
+            if limits.takes(size):
+                if not await self._hand_over(courier, bundle, batch, size):
+                    return
+            elif size.records == 1:
+                self._shipment.settle(bundle)
+                self._settlement.too_large(bundle, size, limits.allowed_bytes)
+            else:  # the limits have become narrower meanwhile
+                limits.refused(size)
                 self._shipment.return_to_lane(bundle)
-                continue
-            answer = await courier.hand_over(batch, self._topic, partition)
-            if answer is None:
-                self._shipment.return_to_lane(bundle)
-                return
-            bundle.handed_over = True
-            self._under_way_bytes += size.raw_bytes
-            answer.add_done_callback(partial(self._answered, bundle, size))
+
+    async def _hand_over(self, courier: Courier, bundle: Bundle, batch: RecordBatch, size: Size) -> bool:
+        """False = its partition is not there any more, the bundle is in its lane again."""
+        answer = await courier.hand_over(batch, self._topic, bundle.partition)
+        if answer is None:
+            self._shipment.return_to_lane(bundle)
+            return False
+        bundle.handed_over = True
+        self._under_way_bytes += size.raw_bytes
+        answer.add_done_callback(partial(self._answered, bundle, size))
+        return True
+
+    def _set_aside_keyless(self, partition: int) -> None:
+        """All at the front of the lane."""
+        count = len([*takewhile(lambda item: item[1].key is None, self._shipment.lane(partition))])
+        bundle = self._shipment.depart(partition, count)
+        self._shipment.settle(bundle)
+        self._settlement.keyless(bundle)
 
     async def _room(self) -> bool:
         """Until the client has little enough."""
@@ -358,51 +310,19 @@ class Feed:
             await self._freed.wait()
         return True
 
-    async def _built(self, batch: RecordBatch) -> Size:
-        if batch.raw_bytes < THREAD_BYTES:
-            await asyncio.sleep(0)  # a batch is quick, many are not: let the loop turn
-            return batch.build()
-        return await asyncio.to_thread(batch.build)
-
     def _answered(self, bundle: Bundle, size: Size, answer: asyncio.Future[object]) -> None:
         if answer.cancelled():
             return  # the client's end: the bundle is taken back
         error = answer.exception()
         if error is not None:
-            self._refusals.append(Refusal(bundle=bundle, size=size, error=error))
+            self._inquiry.refused(Refusal(bundle=bundle, size=size, error=error))
             self._lose(_words(error))
         elif self._shipment.settle(bundle):
             self._under_way_bytes -= size.raw_bytes
             self._freed.set()
             self._losses = 0
             self._troubles.clear(Kind.REFUSED)
-            self._metrics.records_published.inc(len(bundle.items))
-            self._settle(bundle, acknowledged=True)
-
-    def _set_aside(self, bundle: Bundle, reason: str, size: Size | None = None) -> None:
-        ((_parcel, record),) = bundle.items
-        sizes = {} if size is None else {"batch_bytes": size.wire_bytes, "allowed_bytes": self._limits.allowed_bytes}
-        log.error(
-            "Record set aside",
-            topic=self._topic,
-            reason=reason,
-            key=record.key,
-            bytes=len(record.value),
-            **sizes,
-            sha256=hashlib.sha256(record.value).hexdigest(),
-        )
-        self._metrics.records_set_aside.labels(reason).inc()
-        self._shipment.settle(bundle)
-        self._settle(bundle, acknowledged=False)
-
-    def _settle(self, bundle: Bundle, *, acknowledged: bool) -> None:
-        for parcel, records in bundle.by_parcel():
-            delivery = self._ledger.settle(parcel, records, acknowledged=acknowledged)
-            if delivery is not None:
-                future = self._deliveries.pop(parcel)
-                if not future.done():
-                    future.set_result(delivery)
-        self._settled()
+            self._settlement.acknowledged(bundle)
 
 
 def _words(error: BaseException) -> str:

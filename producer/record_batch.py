@@ -11,13 +11,16 @@ bytes. tests/contract/test_record_batch.py compares them with aiokafka's own, fo
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import calc_crc32c
 
 from producer.limits import Size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ZSTD: Final = DefaultRecordBatch.CODEC_ZSTD
 # https://kafka.apache.org/documentation/#recordbatch
@@ -37,6 +40,19 @@ class RecordBatch(BatchBuilder):  # type: ignore[misc] # aiokafka has no types
     def raw_bytes(self) -> int:
         """Its size so far, before compression, with its header."""
         return int(self._builder.size())
+
+    def append(
+        self, *, timestamp: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> object | None:
+        """As in aiokafka, without its serializers. None = full, or closed."""
+        if self.closed():
+            return None
+        metadata: object | None = self._builder.append(self._relative_offset, timestamp, key, value, headers)
+        if metadata is None:
+            self.close()
+        else:
+            self._relative_offset += 1
+        return metadata
 
     def build(self) -> Size:
         """Compress; nothing can be appended any more."""
