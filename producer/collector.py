@@ -9,8 +9,7 @@ poll asks for all of them again.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from producer.fetcher import Ask, Fetched, FetchError
@@ -18,6 +17,7 @@ from producer.ledger import Record
 from producer.pages import Pages, next_link, next_page
 from producer.parser import BodyError, parse, record_key
 from producer.selection import Select, select
+from producer.side_thread import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,17 +80,19 @@ class Collector:
                 fetched = await self._source.fetch(ask, end)
                 if fetched.unchanged:
                     return _unchanged(fetched, validators)
-                ask = await self._add(pages, ask, fetched)
+                ask = await self._add(pages, ask, fetched.body)
+                fetched = replace(fetched, body=None)  # it may be large, and the records are copies
             except BodyError as error:
                 raise _of_page(pages.number, self._source.unusable(error)) from error
             except FetchError as error:
                 raise _of_page(pages.number, error) from error
         return await _beside(lambda: self._harvest(pages, fetched), pages.taken_bytes)
 
-    async def _add(self, pages: Pages, ask: Ask, fetched: Fetched) -> Ask | None:
+    async def _add(self, pages: Pages, ask: Ask, body: bytearray | None) -> Ask | None:
         """Take the page apart; what to ask next."""
-        body, plan = fetched.body, self._plan
+        plan = self._plan
         if body is None:
+            pages.found = True  # by its status there was nothing to find
             return None
 
         def take_apart() -> tuple[Parsed, str | None]:
@@ -122,7 +124,7 @@ class Collector:
             arrived_wall=fetched.arrived_wall,
             arrived_monotonic=fetched.arrived_monotonic,
             keyed=keyed,
-            found=pages.found or fetched.body is None,
+            found=pages.found,
             set_aside=pages.set_aside,
             changes=changes,
             validators=fetched.validators if validated else {},
@@ -130,8 +132,8 @@ class Collector:
 
 
 async def _beside(work: Callable[[], T], size_bytes: int) -> T:
-    """Work on a large body in a thread, so that the loop goes on turning: health, acknowledgements, other endpoints."""
-    return work() if size_bytes <= _INLINE_BYTES else await asyncio.to_thread(work)
+    """Work on a large body in the side thread; the loop goes on: health, acknowledgements, other endpoints."""
+    return work() if size_bytes <= _INLINE_BYTES else await beside(work)
 
 
 def _unchanged(fetched: Fetched, validators: Mapping[str, str]) -> Harvest:
