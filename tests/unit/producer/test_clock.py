@@ -48,7 +48,7 @@ def test_no_minute_sees_more_requests_than_the_limit_under_faults_retries_and_pa
         changeable=0.1,
     )
     ran(200, world).check()
-    assert world.fullest_minute() > per_minute / 2  # else it was no strain
+    assert world.fullest_minute() > per_minute / 3  # else it was no strain
 
 
 def test_fair_weather_needs_no_waiting_for_the_limit() -> None:
