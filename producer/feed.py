@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from producer.ledger import Delivery, Ledger, Parcel, Record
     from producer.limits import Size
     from producer.metrics import Metrics
+    from producer.redactor import Redactor
     from producer.shipment import Bundle
     from producer.surroundings import Surroundings
 
@@ -70,6 +71,7 @@ class Feed:
         brokers: str,
         metrics: Metrics,
         ledger: Ledger,
+        redactor: Redactor,
         surroundings: Surroundings,
         murmur2: Callable[[bytes], int],
         settled: Callable[[], object],
@@ -81,7 +83,7 @@ class Feed:
         self._ledger = ledger
         self._surroundings = surroundings
         self._murmur2 = murmur2
-        self._settlement = Settlement(topic, ledger=ledger, metrics=metrics, settled=settled)
+        self._settlement = Settlement(topic, ledger=ledger, metrics=metrics, redactor=redactor, settled=settled)
         self._inquiry = Inquiry(topic, surroundings)
         self._shipment = Shipment()
         self._lane_tasks: dict[int, asyncio.Task[None]] = {}
@@ -167,10 +169,12 @@ class Feed:
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if dispatching.done():
                 dispatching.result()  # a bug: it ends by an error only
-            if not lost.done():
-                ended = [task.get_coro().__qualname__ for task in vital if task.done()]  # type: ignore[union-attr]
-                lost.set_result(f"aiokafka's {', '.join(ended)} ended")
-            return lost.result()
+            if lost.done():
+                return lost.result()
+            ended = ", ".join(task.get_coro().__qualname__ for task in vital if task.done())  # type: ignore[union-attr]
+            why = f"aiokafka's {ended} has ended"
+            self._troubles.note(Kind.WAITING, f"{self._brokers}: {why}")
+            return why
         finally:
             tasks = {dispatching, *self._lane_tasks.values()}
             for task in tasks:
@@ -189,7 +193,6 @@ class Feed:
         self._metrics.clients_replaced.inc()
         self._metrics.records_resent.inc(resent)
         log.warning("Kafka client replaced", topic=self._topic, reason=why, records_sent_again=resent)
-        self._troubles.note(Kind.REFUSED, f"{self._brokers}: {why}")
 
     # ---- what is to be done -----------------------------------------------------------------------------------------
 
@@ -256,8 +259,12 @@ class Feed:
     def _lane_ended(self, partition: int, task: asyncio.Task[None]) -> None:
         del self._lane_tasks[partition]
         self._woken.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None or self._lost is None or self._lost.done():
+            return
+        if isinstance(error, KafkaError):
             self._lose(f"the client takes nothing any more ({type(error).__name__}: {error})")
+        else:
+            self._lost.set_exception(error)  # a bug
 
     # ---- one lane ---------------------------------------------------------------------------------------------------
 
@@ -266,21 +273,22 @@ class Feed:
         lane = self._shipment.lane(partition)
         limits = self._inquiry.limits
         while await self._room() and lane and courier.has_leader(self._topic, partition):
-            if limits.needs_key and lane[0][1].key is None:
-                self._set_aside_keyless(partition)
-                continue
             batch = RecordBatch(limits.cut_bytes)
             async with self._turn:  # to pack takes milliseconds: one lane each time the loop turns
                 timestamp_ms = int(self._surroundings.wall() * 1000)
-                bundle = self._shipment.depart(partition, pack(batch, lane, timestamp_ms, keyless=not limits.needs_key))
+                count = pack(batch, lane, timestamp_ms, keyless=not limits.needs_key)
+                bundle = self._shipment.depart(partition, count) if count else None
                 await asyncio.sleep(0)
+            if bundle is None:
+                self._set_aside_keyless(partition)
+                continue
             size = batch.build() if batch.raw_bytes < THREAD_BYTES else await asyncio.to_thread(batch.build)
             if limits.takes(size):
                 if not await self._hand_over(courier, bundle, batch, size):
                     return
             elif size.records == 1:
-                self._shipment.settle(bundle)
                 self._settlement.too_large(bundle, size, limits.allowed_bytes)
+                self._relieve(bundle)
             else:  # the limits have become narrower meanwhile
                 limits.refused(size)
                 self._shipment.return_to_lane(bundle)
@@ -298,10 +306,16 @@ class Feed:
 
     def _set_aside_keyless(self, partition: int) -> None:
         """All at the front of the lane."""
-        count = len([*takewhile(lambda item: item[1].key is None, self._shipment.lane(partition))])
-        bundle = self._shipment.depart(partition, count)
+        if count := len([*takewhile(lambda item: item[1].key is None, self._shipment.lane(partition))]):
+            bundle = self._shipment.depart(partition, count)
+            self._settlement.keyless(bundle)
+            self._relieve(bundle)
+
+    def _relieve(self, bundle: Bundle) -> None:
+        """Of what is set aside: when nothing else waits, nothing is refused any more."""
         self._shipment.settle(bundle)
-        self._settlement.keyless(bundle)
+        if self._shipment.is_empty():
+            self._troubles.clear(Kind.REFUSED)
 
     async def _room(self) -> bool:
         """Until the client has little enough."""
@@ -316,7 +330,9 @@ class Feed:
         error = answer.exception()
         if error is not None:
             self._inquiry.refused(Refusal(bundle=bundle, size=size, error=error))
-            self._lose(_words(error))
+            why = _words(error)
+            self._troubles.note(Kind.REFUSED, f"{self._brokers}: {why}")
+            self._lose(why)
         elif self._shipment.settle(bundle):
             self._under_way_bytes -= size.raw_bytes
             self._freed.set()

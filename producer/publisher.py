@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from producer.ledger import Ledger, Parcel
     from producer.metrics import Metrics
+    from producer.redactor import Redactor
     from producer.surroundings import Surroundings
     from shared.lifecycle import Deadline
 
@@ -47,6 +48,7 @@ class Publisher:
         *,
         metrics: Metrics,
         ledger: Ledger,
+        redactor: Redactor,
         surroundings: Surroundings,
     ) -> None:
         self._options = options
@@ -62,6 +64,7 @@ class Publisher:
                 brokers=self.brokers,
                 metrics=metrics,
                 ledger=ledger,
+                redactor=redactor,
                 surroundings=surroundings,
                 murmur2=hashes,
                 settled=self._settled,

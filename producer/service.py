@@ -60,7 +60,9 @@ def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
     ledger = Ledger()
     metrics = Metrics(unacked_bytes=lambda: ledger.unacked_bytes)
     options = connection_options(settings)
-    publisher = Publisher(options, settings.topics, metrics=metrics, ledger=ledger, surroundings=surroundings)
+    publisher = Publisher(
+        options, settings.topics, metrics=metrics, ledger=ledger, redactor=redactor, surroundings=surroundings
+    )
     client = open_client(len(plans))
     fetchers = [
         Fetcher(

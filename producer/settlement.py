@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from producer.ledger import Delivery, Ledger, Parcel
     from producer.limits import Size
     from producer.metrics import Metrics
+    from producer.redactor import Redactor
     from producer.shipment import Bundle
 
 log = logs.get_logger(__name__)
@@ -26,10 +27,13 @@ log = logs.get_logger(__name__)
 class Settlement:
     """Of one topic. `settled` is called whenever the account has changed."""
 
-    def __init__(self, topic: str, *, ledger: Ledger, metrics: Metrics, settled: Callable[[], object]) -> None:
+    def __init__(
+        self, topic: str, *, ledger: Ledger, metrics: Metrics, redactor: Redactor, settled: Callable[[], object]
+    ) -> None:
         self._topic = topic
         self._ledger = ledger
         self._metrics = metrics
+        self._redactor = redactor
         self._settled = settled
         self._deliveries: dict[Parcel, asyncio.Future[Delivery]] = {}
 
@@ -51,7 +55,7 @@ class Settlement:
             "Record set aside",
             topic=self._topic,
             reason="too_large",
-            key=record.key,
+            key=None if record.key is None else self._redactor.excerpt(record.key),
             bytes=len(record.value),
             batch_bytes=size.wire_bytes,
             allowed_bytes=allowed_bytes,

@@ -24,6 +24,7 @@ from producer.limits import CUT_BYTES
 from producer.metrics import Metrics
 from producer.publisher import Publisher
 from producer.record_batch import RecordBatch
+from producer.redactor import Redactor
 from producer.surroundings import real_surroundings
 from shared.schemas import EventHeaders
 from tests import kafka_proxy
@@ -91,7 +92,14 @@ async def publishing(bootstrap_servers: str, *topics: str) -> AsyncIterator[Desk
     metrics = Metrics(unacked_bytes=lambda: ledger.unacked_bytes)
     options = {"bootstrap_servers": [bootstrap_servers], "security_protocol": "PLAINTEXT"}
     with structlog.testing.capture_logs() as lines:
-        publisher = Publisher(options, topics, metrics=metrics, ledger=ledger, surroundings=real_surroundings())
+        publisher = Publisher(
+            options,
+            topics,
+            metrics=metrics,
+            ledger=ledger,
+            redactor=Redactor(["CANARY"]),
+            surroundings=real_surroundings(),
+        )
         running = asyncio.create_task(publisher.run())
         try:
             yield Desk(publisher=publisher, ledger=ledger, metrics=metrics, lines=lines)
@@ -354,11 +362,21 @@ async def test_records_up_to_the_topics_limit_pass_and_one_byte_more_is_set_asid
         assert desk.count("set_aside", reason="too_large") == 1
         (line,) = desk.said("Record set aside")
         assert line["log_level"] == "error"
-        assert (line["reason"], line["key"], line["bytes"]) == ("too_large", b"S", len(above.value))
+        assert (line["reason"], line["key"], line["bytes"]) == ("too_large", "S", len(above.value))
         assert (line["batch_bytes"], line["allowed_bytes"]) == (limit + 1, limit)
         assert line["sha256"] == hashlib.sha256(above.value).hexdigest()
     (found,) = (await values(kafka, topic)).values()
     assert found == [small[0].value, below.value, small[1].value, exact.value, small[2].value]
+
+
+async def test_the_key_of_what_is_set_aside_is_told_short_and_without_secrets(kafka: Kafka) -> None:
+    topic = await kafka.create_topic(1, config={"max.message.bytes": "300"})
+    async with publishing(kafka.bootstrap_servers, topic) as desk:
+        done = await desk.deliver(topic, [Record(key=b"CANARY" + noise(9000), value=b"")])
+        assert len(done.set_aside) == 1
+        (line,) = desk.said("Record set aside")
+        assert line["key"].startswith("***")
+        assert len(line["key"]) <= 200
 
 
 async def test_a_giant_that_compresses_below_the_limit_passes_unless_the_broker_stores_it_otherwise(

@@ -6,6 +6,7 @@ from producer.fetcher import FetchError
 from producer.ledger import Parcel, Record
 from producer.probe import ProducerProbe
 from producer.publisher import Publisher
+from producer.redactor import Redactor
 from producer.surroundings import rfc3339
 from producer.troubles import Kind
 from tests.unit.producer.test_poller import GOOD, Rig
@@ -19,6 +20,7 @@ def probe_of(rig: Rig) -> tuple[ProducerProbe, Publisher]:
         ["task"],
         metrics=rig.metrics,
         ledger=rig.ledger,
+        redactor=Redactor([]),
         surroundings=rig.world.surroundings,
     )
     return ProducerProbe([rig.poller], publisher, rig.ledger, ["task"]), publisher
