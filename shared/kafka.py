@@ -65,7 +65,7 @@ def unreachable(options: Mapping[str, object], error: Exception) -> str:
         return f"{servers} cannot be used: {trouble.removeprefix(f'{servers}: ')}"
     elif isinstance(error, KafkaConnectionError):
         # Its own text is a list of address tuples.
-        why = f"none accepts the connection as {options['security_protocol']}"
+        why = f"none accepts the connection as {options.get('security_protocol', 'PLAINTEXT')}"
     else:
         why = str(error) or type(error).__name__
     return f"{servers} cannot be used: {why}; check {CONNECTION_VARIABLES}"

@@ -48,18 +48,19 @@ class Login:
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Login:
-        """From shared.kafka.connection_options' answer."""
+        """From a client's keyword arguments; what is missing is as aiokafka takes it."""
+        protocol = options.get("security_protocol", "PLAINTEXT")
         return cls(
-            protocol=options["security_protocol"],
+            protocol=protocol,
             ssl_context=options.get("ssl_context"),
-            mechanism=options.get("sasl_mechanism"),
+            mechanism=options.get("sasl_mechanism", "PLAIN") if protocol.startswith("SASL") else None,
             user=options.get("sasl_plain_username"),
             password=options.get("sasl_plain_password"),
         )
 
     @classmethod
     def of_connection(cls, connection: Any) -> Login:  # noqa: ANN401 -- aiokafka has no types
-        """From what aiokafka made of them; its default for the mechanism is PLAIN, without a user."""
+        """From what aiokafka made of them."""
         sasl = connection._security_protocol.startswith("SASL")  # noqa: SLF001 -- as all below
         return cls(
             protocol=connection._security_protocol,  # noqa: SLF001

@@ -164,6 +164,12 @@ def test_to_watch_twice_changes_nothing() -> None:
     assert not hasattr(first[0].__wrapped__, "__wrapped__")
 
 
+def test_options_that_are_not_given_are_as_aiokafka_takes_them() -> None:
+    client = {"bootstrap_servers": "h:1"}
+    assert Login.of_options(client) == Login.of_connection(connection())
+    assert unreachable({"bootstrap_servers": ["h:1"]}, TimeoutError()).startswith("h:1 cannot be used: no answer")
+
+
 @pytest.mark.parametrize(
     "environ",
     [
