@@ -575,3 +575,42 @@ async def test_a_start_that_is_cut_off_leaves_nothing_behind(
         kafka.server.resume()
         monkeypatch.undo()
         assert (await desk.deliver(topic, numbered(0, 3))).acknowledged == 3
+
+
+# ---- rights --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_topic_that_may_not_be_written_or_described_holds_up_its_own_records_until_it_may(
+    new_kafka: Callable[..., Kafka],
+) -> None:
+    kafka = new_kafka(
+        settings={
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+        }
+    )
+    topic, forbidden = await kafka.create_topic(1), await kafka.create_topic(1)
+
+    def rights(*arguments: str) -> None:
+        done = kafka.server.tool("org.apache.kafka.tools.AclCommand", "--topic", forbidden, "--force", *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+
+    await asyncio.to_thread(rights, "--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Describe")
+    async with publishing(kafka.bootstrap_servers, topic, forbidden) as desk:
+        waiting = desk.hand_in(forbidden, numbered(0, 10))
+        await eventually(lambda: len(desk.said("Kafka client replaced")) >= 2, "refusals")
+        assert (await desk.deliver(topic, numbered(0, 10))).acknowledged == 10
+        (reason,) = desk.publisher.not_ready()
+        assert reason.startswith(f"topic {forbidden} since 20")
+        assert "TopicAuthorizationFailedError" in reason
+        assert "grant WRITE" in reason
+        (line,) = desk.said("Topic settings not told")
+        assert "grant DescribeConfigs" in line["reason"]
+        await asyncio.to_thread(rights, "--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Write")
+        async with asyncio.timeout(DONE_SECONDS):
+            assert (await waiting).acknowledged == 10
+        assert not desk.publisher.not_ready()
+        assert {line["topic"] for line in desk.said("Kafka client replaced")} == {forbidden}
+    await asyncio.to_thread(rights, "--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Read")
+    (found,) = (await values(kafka, forbidden)).values()
+    assert found == [record.value for record in numbered(0, 10)]
