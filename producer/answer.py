@@ -24,6 +24,7 @@ _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 _NOT_MODIFIED = 304
 _DIGITS_OF_MAX = 9
+_CALLED = {"url": "API_URL", "key_variable": "API_KEY", "auth": "API_AUTH"}
 _LEAP_SECOND = re.compile(r"(:\d\d):60\b", re.ASCII)
 
 
@@ -47,11 +48,19 @@ class Verdict:
     wait_seconds: float = 0.0
 
 
-def judge(status: int, headers: Mapping[str, str], wall: float, *, validated: bool = False) -> Verdict:
+def judge(
+    status: int,
+    headers: Mapping[str, str],
+    wall: float,
+    *,
+    validated: bool = False,
+    called: Mapping[str, str] | None = None,
+) -> Verdict:
     """What to do with an answer. `headers` has lower-case names; `wall` is seconds since 1970; `validated`: the request
-    had validators (`validators`), so that a 304 means something.
+    had validators (`validators`), so that a 304 means something; `called`: what the user calls the settings.
     """
     name = f"HTTP {status}"
+    called = {**_CALLED, **(called or {})}
     wait = retry_after(headers.get("retry-after"), wall)
     if status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and wait is not None):
         wait = DEFAULT_WAIT_SECONDS if wait is None else wait
@@ -64,10 +73,10 @@ def judge(status: int, headers: Mapping[str, str], wall: float, *, validated: bo
         use = Use.UNCHANGED if validated else Use.REFUSE
         return Verdict(use=use, reason=f"{name}: not modified, which nobody asked")
     if 300 <= status < 400:  # noqa: PLR2004
-        return Verdict(use=Use.REFUSE, reason=_redirect(name, headers.get("location", "")))
+        return Verdict(use=Use.REFUSE, reason=_redirect(name, headers.get("location", ""), called))
     if status in _RETRIED or status >= 500:  # noqa: PLR2004
         return Verdict(use=Use.RETRY, reason=name)
-    return Verdict(use=Use.REFUSE, reason=name + _hint(status))
+    return Verdict(use=Use.REFUSE, reason=name + _hint(status, called))
 
 
 def validators(headers: Mapping[str, str]) -> dict[str, str]:
@@ -101,18 +110,18 @@ def _capped_seconds(digits: str) -> float:
     return MAX_WAIT_SECONDS if len(significant) > _DIGITS_OF_MAX else min(float(significant or 0), MAX_WAIT_SECONDS)
 
 
-def _redirect(name: str, location: str) -> str:
+def _redirect(name: str, location: str, called: Mapping[str, str]) -> str:
     try:
         host = urlsplit(location).hostname
     except ValueError:
         host = None
     where = f"to the host {host}" if host else "to another path of this host"
-    return f"{name}: redirected {where}, which is not followed; set API_URL to the final address"
+    return f"{name}: redirected {where}, which is not followed; set {called['url']} to the final address"
 
 
-def _hint(status: int) -> str:
+def _hint(status: int, called: Mapping[str, str]) -> str:
     if status in {401, 403}:
-        return ": check API_KEY, API_AUTH and what the plan allows"
+        return f": check {called['key_variable']}, {called['auth']} and what the plan allows"
     if status in {404, 410}:
-        return ": check API_URL"
+        return f": check {called['url']}"
     return ""

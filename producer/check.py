@@ -73,7 +73,7 @@ async def _answer(plan: Plan, fetcher: Fetcher, deadline: Deadline) -> tuple[boo
     if fetched.body is None:
         return True, "an answer without a body, no records"
     try:
-        parsed = parse(fetched.body, plan.records_pointer, plan.max_records)
+        parsed = parse(fetched.body, plan.records_pointer, plan.max_records, plan.setting("max_records"))
         link = None if plan.next_pointer is None else next_link(fetched.body, plan.next_pointer)
         if link is not None:
             next_page(plan.endpoint, link)

@@ -72,7 +72,7 @@ class Collector:
 
     async def collect(self, validators: Mapping[str, str], end: float) -> Harvest:
         """The poll's records, before `end` on the monotonic clock. Raises FetchError."""
-        pages = Pages(max_records=self._plan.max_records)
+        pages = Pages(max_records=self._plan.max_records, called=self._plan.setting("max_records"))
         ask: Ask | None = Ask(endpoint=self._plan.endpoint, validators=validators)
         while ask is not None:
             try:
@@ -96,7 +96,7 @@ class Collector:
             return None
 
         def take_apart() -> tuple[Parsed, str | None]:
-            parsed = parse(body, plan.records_pointer, plan.max_records)
+            parsed = parse(body, plan.records_pointer, plan.max_records, pages.called)
             return parsed, None if plan.next_pointer is None else next_link(body, plan.next_pointer)
 
         parsed, link = await _beside(take_apart, len(body))

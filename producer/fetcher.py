@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from producer.endpoint import Endpoint
     from producer.pacing import RateLimit
+    from producer.plan import Plan
     from producer.redactor import Redactor
     from producer.surroundings import Surroundings
 
@@ -109,15 +110,14 @@ class Fetcher:
         limit: RateLimit | None,
         redactor: Redactor,
         surroundings: Surroundings,
-        timeout_seconds: float,
-        max_body_bytes: int,
+        plan: Plan,
     ) -> None:
         self._client = client
         self._limit = limit
         self._redactor = redactor
         self._surroundings = surroundings
-        self._timeout_seconds = timeout_seconds
-        self._max_body_bytes = max_body_bytes
+        self._plan = plan
+        self._timeout_seconds = plan.timeout_seconds
 
     async def fetch(self, ask: Ask, end: float) -> Fetched:
         """The answer, after as many attempts as fit in before `end` on the monotonic clock.
@@ -180,7 +180,7 @@ class Fetcher:
             reason = f"no complete answer within {max(seconds, 0.0):.3g} s"
             raise _RetryableError("unreachable", reason) from error
         except httpx.InvalidURL as error:  # a host name that no resolver takes
-            reason = "its URL cannot be asked; set it to the address of the API"
+            reason = f"it cannot be asked; set {self._plan.setting('url')} to the address of the API"
             raise FetchError("refused", reason) from error
         except httpx.TransportError as error:
             raise _RetryableError("unreachable", self._say(error)) from error
@@ -200,7 +200,9 @@ class Fetcher:
         async with self._client.stream("GET", ask.endpoint.url, headers=headers) as response:
             self._settled()
             wall = self._surroundings.wall()
-            verdict = judge(response.status_code, response.headers, wall, validated=bool(ask.validators))
+            verdict = judge(
+                response.status_code, response.headers, wall, validated=bool(ask.validators), called=self._plan.called
+            )
             if verdict.use not in {Use.READ, Use.EMPTY, Use.UNCHANGED}:
                 raise self._failure(verdict, await self._beginning(response, end))
             body = await self._body(response, ask.taken_bytes) if verdict.use is Use.READ else None
@@ -213,7 +215,8 @@ class Fetcher:
         )
 
     async def _body(self, response: httpx.Response, taken_bytes: int) -> bytearray:
-        inflater = Inflater(response.headers.get("content-encoding", ""), self._max_body_bytes, taken_bytes)
+        coding, plan = response.headers.get("content-encoding", ""), self._plan
+        inflater = Inflater(coding, plan.max_body_bytes, taken_bytes, plan.setting("max_body_bytes"))
         async for chunk in response.aiter_raw():
             inflater.feed(chunk)
         return inflater.finish()

@@ -20,16 +20,18 @@ _GZIP_NAMES = {"gzip", "x-gzip"}
 class Inflater:
     """Takes chunks as they come from the wire, gives the decoded body. Raises BodyError.
 
-    `taken_bytes` of the cap are in use already, by the pages before this one.
+    `taken_bytes` of the cap are in use already, by the pages before this one; `called`: what the user calls the cap.
     """
 
-    def __init__(self, content_encoding: str, max_bytes: int, taken_bytes: int = 0) -> None:
+    def __init__(
+        self, content_encoding: str, max_bytes: int, taken_bytes: int = 0, called: str = "API_MAX_BODY_BYTES"
+    ) -> None:
         coding = content_encoding.strip().lower()
         if coding not in _IDENTITY | _GZIP_NAMES:
             reason = "not usable: a Content-Encoding that was not offered (only gzip is)"
             raise BodyError(reason, coding.encode())
         self._inflater = zlib.decompressobj(_GZIP) if coding in _GZIP_NAMES else None
-        self._max_bytes = max_bytes
+        self._cap = f"{called} ({max_bytes})"
         self._room_bytes = max_bytes - taken_bytes
         self._body = bytearray()
 
@@ -61,6 +63,6 @@ class Inflater:
 
     def _append(self, piece: bytes) -> None:
         if len(self._body) + len(piece) > self._room_bytes:
-            reason = f"not usable: the decoded body is larger than API_MAX_BODY_BYTES ({self._max_bytes})"
+            reason = f"not usable: the decoded body is larger than {self._cap}"
             raise BodyError(reason, bytes(self._body[:4096]))
         self._body += piece

@@ -31,6 +31,7 @@ class Pages:
     """The pages of one poll, added as they come. Raises BodyError where they cannot go on."""
 
     max_records: int
+    called: str = "API_MAX_RECORDS"
     records: list[bytes] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     found: bool = False
@@ -60,7 +61,7 @@ class Pages:
         self.found = self.found or page.found
         self.taken_bytes += body_bytes
         if len(self.records) + len(self.set_aside) > self.max_records:
-            reason = f"the pages hold more records than API_MAX_RECORDS ({self.max_records}) allows"
+            reason = f"the pages hold more records than {self.called} ({self.max_records}) allows"
             raise BodyError(reason, b"")
 
 

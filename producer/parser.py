@@ -76,21 +76,22 @@ class Parsed:
     found: bool = True
 
 
-def parse(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Parsed:
+def parse(body: bytes | bytearray, pointer: Pointer, max_records: int, called: str = "API_MAX_RECORDS") -> Parsed:
     """The records at the pointer: an array's items, or one object; null or nothing there is zero records.
 
-    Raises BodyError when the body is not strict JSON (RFC 8259, UTF-8) or holds more than `max_records`,
+    Raises BodyError when the body is not strict JSON (RFC 8259, UTF-8) or holds more than `max_records`, which the user
+    knows as `called`;
     ApiError when there is no array and the body says that it is an error. What no decoder follows, for it is nested too
     deep, is overwritten in a bytearray: a copy would be as large as the body.
     """
     _check_utf8(body)
     try:
-        return _records(body, pointer, max_records, deep=None)
+        return _records(body, pointer, max_records, called, deep=None)
     except RecursionError:
         # Records lie below the pointer's names and an array, so whatever is deeper is in one nested too deep.
         flat, mark = flatten(body, MAX_NESTING + len(pointer.names) + 2)
     try:
-        return _records(flat, pointer, max_records, deep=mark)
+        return _records(flat, pointer, max_records, called, deep=mark)
     except RecursionError:
         reason = "not usable: JSON nested too deep outside of any record"
         raise BodyError(reason, bytes(body[: _quoted_bytes(body)])) from None
@@ -111,12 +112,12 @@ def record_key(record: bytes | msgspec.Raw, pointer: Pointer | None) -> bytes | 
     return None if literal[0] in b"[{n" else literal
 
 
-def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, *, deep: bytes | None) -> Parsed:
-    items = _items(body, pointer, max_records)
+def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, called: str, *, deep: bytes | None) -> Parsed:
+    items = _items(body, pointer, max_records, called)
     if items is None:
         return Parsed(records=(), found=False)
     if len(items) > max_records:
-        raise _too_many(body, str(len(items)), max_records)
+        raise _too_many(body, str(len(items)), called, max_records)
     records: list[bytes] = []
     set_aside: list[SetAside] = []
     giants = len(body) > MAX_RECORD_BYTES
@@ -134,7 +135,7 @@ def _records(body: bytes | bytearray, pointer: Pointer, max_records: int, *, dee
     return Parsed(records=records, set_aside=set_aside)
 
 
-def _items(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Sequence[msgspec.Raw] | None:
+def _items(body: bytes | bytearray, pointer: Pointer, max_records: int, called: str) -> Sequence[msgspec.Raw] | None:
     """The items at the pointer, None for nothing there. One pass when there is an array, as there nearly always is."""
     each_bytes = _MEMBER_BYTES if pointer.array is None else _RAW_ITEM_BYTES
     dense = len(body) + each_bytes * body.count(b",") > _DENSE_BYTES
@@ -160,7 +161,7 @@ def _items(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Seque
         return None
     if begins.startswith(b"["):
         if dense and next(islice(item_spans(view), max_records, None), None) is not None:
-            raise _too_many(view, f"more than {max_records}", max_records)
+            raise _too_many(view, f"more than {max_records}", called, max_records)
         return _ARRAY.decode(value)
     _refuse_api_error(root)
     if begins.startswith(b"{"):
@@ -169,8 +170,8 @@ def _items(body: bytes | bytearray, pointer: Pointer, max_records: int) -> Seque
     raise BodyError(reason, bytes(view[: _quoted_bytes(view)]))
 
 
-def _too_many(body: bytes | bytearray | memoryview, count: str, max_records: int) -> BodyError:
-    reason = f"holds {count} records, API_MAX_RECORDS allows {max_records}"
+def _too_many(body: bytes | bytearray | memoryview, count: str, called: str, max_records: int) -> BodyError:
+    reason = f"holds {count} records, {called} allows {max_records}"
     return BodyError(reason, bytes(body[: _quoted_bytes(body)]))
 
 

@@ -70,8 +70,7 @@ def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
             limit=None if plan.rate_limit_per_minute is None else RateLimit(plan.rate_limit_per_minute),
             redactor=redactor,
             surroundings=surroundings,
-            timeout_seconds=plan.timeout_seconds,
-            max_body_bytes=plan.max_body_bytes,
+            plan=plan,
         )
         for plan in plans
     ]

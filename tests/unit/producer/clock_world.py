@@ -299,8 +299,7 @@ class ClockWorld:
             limit=None if self.per_minute is None else RateLimit(self.per_minute),
             redactor=redactor,
             surroundings=surroundings,
-            timeout_seconds=self.timeout_seconds,
-            max_body_bytes=10_000,
+            plan=self.plan,
         )
         poller = WatchedPoller(
             self.plan,

@@ -115,7 +115,7 @@ async def test_without_a_pointer_to_the_next_page_there_is_one() -> None:
         (b'{"status":"ERROR","error":"cursor expired"}', "api_error", "page 2: the API answered with an error"),
         (page("C", link="/x"), "unusable", "page 2: the link to the next page leads to one that this poll has asked"),
         (page("C", link="http://evil/y"), "unusable", "page 2: the link to the next page leads to http://evil"),
-        (page(*"CDEFGHIJ"), "unusable", "page 2: the pages hold more records than API_MAX_RECORDS (9)"),
+        (page(*"CDEFGHIJ"), "unusable", "page 2: the pages hold more records than max_records (9)"),
     ],
 )
 async def test_a_page_that_fails_fails_the_poll_and_names_the_page(
