@@ -233,7 +233,7 @@ async def test_a_drip_ends_with_the_attempts_deadline() -> None:
     async with scripted_api(drip(b"[1,2,3]", every_seconds=0.05)) as api:
         began = time.monotonic()
         error = await failure(api, budget_seconds=0.4, timeout_seconds=0.3)
-    assert time.monotonic() - began < 2.0  # the whole drip would take more than four
+    assert time.monotonic() - began < 2.0  # the whole drip takes more than three
     assert error.outcome == "unreachable"
     assert "no complete answer within" in error.reason
 
