@@ -23,6 +23,7 @@ AUTH_ALLOWED = "bearer, query:NAME, header:NAME, none"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _OURS = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
 _SHORTEST_MASKED_VALUE = 4
+_LINK_CHARACTERS = 16_384  # percent-encoded, it is still below what the HTTP client takes
 _QUOTED_CHARACTERS = 100  # of a host's name that came in a body
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL_CHARACTERS = "!#$%&'()*+,-./:;=?@[]_~"  # what `quote` leaves as it is, besides letters and digits
@@ -51,6 +52,9 @@ class Endpoint:
 
         Of the link only path and query are used. ValueError names the host when it is another one.
         """
+        if len(link) > _LINK_CHARACTERS:
+            msg = f"is longer than {_LINK_CHARACTERS} characters"
+            raise ValueError(msg)
         try:
             parts = urlsplit(urljoin(self.url, quote(link.strip(), safe=_URL_CHARACTERS)))
             own = urlsplit(self.url)

@@ -171,13 +171,15 @@ class Fetcher:
     async def _attempt(self, ask: Ask, end: float) -> Fetched:
         await self._wait_for_turn(end)
         seconds = min(self._timeout_seconds, end - self._surroundings.monotonic())
+        if seconds <= 0:  # taking the page before apart took the rest
+            raise FetchError("unreachable", "no time is left within this poll")
         if self._limit is not None:
             self._limit.started(self._surroundings.monotonic())
         try:
             async with asyncio.timeout(seconds):
                 return await self._request(ask, self._surroundings.monotonic() + seconds)
         except TimeoutError as error:
-            reason = f"no complete answer within {max(seconds, 0.0):.3g} s"
+            reason = f"no complete answer within {seconds:.3g} s"
             raise _RetryableError("unreachable", reason) from error
         except httpx.InvalidURL as error:  # a host name that no resolver takes
             reason = f"it cannot be asked; set {self._plan.setting('url')} to the address of the API"

@@ -68,6 +68,7 @@ class Poller:
         self.plan = plan
         self._memory = Memory(max_keys=KEYS_A_RECORD * plan.max_records) if plan.select is Select.CHANGED else None
         self._validators: Mapping[str, str] = {}
+        self._forgettings = 0  # how often records set aside have been forgotten
         self._collector = Collector(plan, source, self._memory, surroundings.pick)
         self._outlet = outlet
         self._ledger = ledger
@@ -114,6 +115,7 @@ class Poller:
     async def tick(self) -> asyncio.Future[Delivery]:
         """One poll; the future is the outlet's for everything selected. Raises FetchError."""
         end = self._surroundings.monotonic() + self.plan.budget_seconds
+        forgettings = self._forgettings
         harvest = await self._collector.collect(self._validators, end)
         # No await from here on: what is remembered as handed over has been handed over.
         parcel = Parcel(
@@ -123,7 +125,8 @@ class Poller:
             records=harvest.records,
         )
         delivery = self._outlet.submit(parcel)
-        self._validators = harvest.validators
+        # What was forgotten while this was under way must come again; a 304 would hide it.
+        self._validators = harvest.validators if forgettings == self._forgettings else {}
         if self._memory is not None and harvest.changes is not None:
             self._memory.remember(harvest.changes)
         if harvest.records:
@@ -212,6 +215,7 @@ class Poller:
             # The publisher said why. The next poll brings them again, unless it is answered that nothing is new.
             self._memory.forget(delivery.set_aside)
             self._validators = {}
+            self._forgettings += 1
         if not delivery.acknowledged:
             return
         if self.plan.select is Select.RANDOM:

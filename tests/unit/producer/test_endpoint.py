@@ -110,6 +110,7 @@ def test_a_link_leads_to_a_page_of_the_same_host(link: str, url: str) -> None:
         ("javascript:alert(1)", "leads to javascript://, which is not asked"),
         ("https://[api/x", "is no URL"),
         ("https://api.example:port/x", "is no URL"),
+        ("/x?" + "c" * 20_000, "is longer than 16384 characters"),
     ],
 )
 def test_a_link_to_anywhere_else_is_refused_and_its_query_is_not_quoted(link: str, said: str) -> None:

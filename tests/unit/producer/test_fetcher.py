@@ -373,6 +373,13 @@ async def test_a_poll_whose_time_the_rate_limit_does_not_leave_fails_without_ask
     assert len(api.requests) == 1
 
 
+async def test_a_poll_without_time_left_asks_nothing() -> None:
+    async with scripted_api(http()) as api, fetcher(api) as source:
+        with pytest.raises(FetchError, match=r"^no time is left within this poll$"):
+            await source.fetch(-0.1)
+    assert api.requests == []
+
+
 async def test_what_is_to_be_checked_is_called_as_the_user_does() -> None:
     async with scripted_api(http(status="401 No")) as api, fetcher(api) as source:
         called = {"key_variable": "key_variable of endpoint 'a'", "auth": "auth of endpoint 'a'"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -297,6 +298,25 @@ async def test_in_changed_mode_what_was_handed_over_is_not_new_and_what_was_set_
     _ = await rig.poller.tick()
     assert [record.key for record in rig.outlet.parcels[2].records] == [b"B"]
     assert rig.source.asks[2].validators == {}  # else a 304 would hide it
+
+
+async def test_what_is_set_aside_while_the_next_poll_is_under_way_is_not_hidden_by_its_validators() -> None:
+    rig = Rig((0.0, GOOD), (0.0, GOOD), (0.0, GOOD), select=Select.CHANGED)
+    _ = await rig.poller.tick()
+    (first,) = rig.outlet.parcels
+    fetch = rig.source.fetch
+
+    async def answered_late(ask: Ask, end: float) -> Fetched:
+        rig.outlet.deliveries[0].set_result(Delivery(acknowledged=1, set_aside=(first.records[1],)))
+        await asyncio.sleep(0)
+        return replace(await fetch(ask, end), body=None, unchanged=True)
+
+    rig.source.fetch = answered_late  # type: ignore[method-assign]
+    _ = await rig.poller.tick()
+    rig.source.fetch = fetch  # type: ignore[method-assign]
+    _ = await rig.poller.tick()
+    assert [ask.validators for ask in rig.source.asks] == [{}, {"if-none-match": '"1"'}, {}]
+    assert [record.key for record in rig.outlet.parcels[2].records] == [b"B"]
 
 
 async def test_in_changed_mode_a_poll_that_fails_is_not_remembered() -> None:
