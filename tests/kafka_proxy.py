@@ -21,6 +21,7 @@ import asyncio
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from demo.ports import HOST, free_port
@@ -135,9 +136,10 @@ class KafkaProxy:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name="kafka-proxy")
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, writer))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        writer.transport.abort()  # here, since a task that was cancelled before its first step does nothing itself
         self._tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._bugs.append(bug)
@@ -146,8 +148,7 @@ class KafkaProxy:
         try:
             broker_reader, broker_writer = await asyncio.open_connection(HOST, self._broker_port)
         except OSError:
-            writer.transport.abort()  # the broker refuses: so do we
-            return
+            return  # the broker refuses: so do we
         expected: asyncio.Queue[_Expected] = asyncio.Queue()
         frames: asyncio.Queue[bytes] = asyncio.Queue()
         try:
@@ -162,7 +163,6 @@ class KafkaProxy:
                     task.cancel()
         finally:
             broker_writer.transport.abort()
-            writer.transport.abort()
 
     async def _requests(
         self, reader: asyncio.StreamReader, broker: asyncio.StreamWriter, expected: asyncio.Queue[_Expected]
