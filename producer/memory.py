@@ -51,8 +51,12 @@ class Memory:
                 digest = _digest(record)
                 digests[key] = digests[key] + digest if key in digests else digest
             compared.append((record, digest))
-        news = {key: _news(known, now) for key, now in digests.items() if (known := self._known(key)) != now}
-        new = [record for record, digest in compared if record.key is None or digest in news.get(record.key, ())]
+        young = self._young.get  # holds nearly all of them, nearly always as they are now: asked first, without a call
+        different = [(key, now) for key, now in digests.items() if young(key) != now]
+        news = {key: _news(known, now) for key, now in different if (known := self._known(key)) != now}
+        new = [
+            record for record, digest in compared if record.key is None or (news and digest in news.get(record.key, ()))
+        ]
         return Changes(records=new, digests=digests)
 
     def remember(self, changes: Changes) -> None:
