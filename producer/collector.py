@@ -85,6 +85,8 @@ class Collector:
             except BodyError as error:
                 raise _of_page(pages.number, self._source.unusable(error)) from error
             except FetchError as error:
+                if pages.number == 1:
+                    raise
                 raise _of_page(pages.number, error) from error
         return await _beside(lambda: self._harvest(pages, fetched), pages.taken_bytes)
 

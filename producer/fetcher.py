@@ -248,7 +248,9 @@ class Fetcher:
         return FetchError("refused", reason)
 
     def _say(self, error: Exception) -> str:
-        return self._redactor.mask(f"{type(error).__name__}: {error}".rstrip(": "))
+        # What is no HTTP, h11 quotes whole and escaped: 90 kB of it, or a key in a spelling that no mask knows.
+        said = str(error).partition("bytearray(")[0]
+        return self._redactor.excerpt(f"{type(error).__name__}: {said}".rstrip(": ").encode())
 
 
 def _log_retry(state: RetryCallState) -> None:

@@ -54,7 +54,7 @@ class Inflater:
         if self._inflater is not None and not self._inflater.eof:
             # what zlib still holds back is at most a window's worth and the trailer is missing anyway
             reason = "not usable: the gzip body ends too early"
-            raise BodyError(reason, bytes(self._body[:4096]))
+            raise BodyError(reason, self._given_up())
         return self._body
 
     def beginning(self) -> bytearray:
@@ -64,5 +64,10 @@ class Inflater:
     def _append(self, piece: bytes) -> None:
         if len(self._body) + len(piece) > self._room_bytes:
             reason = f"not usable: the decoded body is larger than {self._cap}"
-            raise BodyError(reason, bytes(self._body[:4096]))
+            raise BodyError(reason, self._given_up())
         self._body += piece
+
+    def _given_up(self) -> bytes:
+        """How the body begins; the rest of it is let go of, for an exception's traceback may keep this alive."""
+        begins, self._body = bytes(self._body[:4096]), bytearray()
+        return begins

@@ -261,7 +261,7 @@ def flatten(body: bytes | bytearray, depth_limit: int) -> tuple[bytearray, bytes
     depth = 0
     start = 0
     for token in _TOKEN.finditer(body):
-        byte = token[0]
+        byte = body[token.start()]  # not token[0], which copies a string as long as the body
         if byte in b"[{":
             depth += 1
             if depth == depth_limit:
