@@ -41,7 +41,7 @@ from shared.rebinding import rebound
 from shared.topic_configs import describe_topic, topic_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from producer.record_batch import RecordBatch
     from shared.topic_configs import DescribeConfigsAnswer
@@ -89,6 +89,7 @@ class Courier:
         self._sender: Any = self._producer._sender
         self._connections: WeakSet[Any] = WeakSet()
         self._requests: set[asyncio.Task[object]] = set()
+        self._vital: set[asyncio.Task[object]] = set()
         self._next_metadata = -inf
         self._bend()
 
@@ -147,9 +148,10 @@ class Courier:
                 continue  # still full; the batch is not in it, or the future would have been given
         return None
 
-    def vital_tasks(self) -> Iterable[asyncio.Task[object]]:
+    def vital_tasks(self) -> Collection[asyncio.Task[object]]:
         """The background tasks it lives on. When one has ended, nothing will be answered any more."""
-        return [task for task in (self._sender.sender_task, self._client._sync_task) if task is not None]
+        self._vital.update(task for task in (self._sender.sender_task, self._client._sync_task) if task is not None)
+        return self._vital
 
     async def abandon(self, seconds: float) -> bool:
         """End everything at once; whether all of it ended within `seconds`. Nothing is delivered from now on."""
@@ -163,6 +165,7 @@ class Courier:
             async with asyncio.timeout(seconds):
                 if tasks:
                     await asyncio.wait(tasks)
+                self._client._sync_task = None  # or `close` raises what that task has died of
                 await self._client.close()
         except (KafkaError, OSError, TimeoutError):
             return False  # what could deliver is cancelled, its sockets are closed; only the confirmation is missing
@@ -209,13 +212,15 @@ class Courier:
         yield from list(self._connections)
 
     def _retrieve(self) -> None:
-        """Look at the errors nobody will fetch, or asyncio prints each of them much later. They are told by `feed`."""
+        """Look at the errors nobody will fetch, or asyncio prints each of them much later. The first was told."""
+        futures: list[asyncio.Future[object]] = list(self._vital)
         accumulator = self._producer._message_accumulator
         queued = [batch for batches in accumulator._batches.values() for batch in batches]
         for batch in (*queued, *accumulator._pending_batches):
-            for future in (batch.future, batch._drain_waiter):
-                if future.done() and not future.cancelled():
-                    future.exception()
+            futures += (batch.future, batch._drain_waiter)
+        for future in futures:
+            if future.done() and not future.cancelled():
+                future.exception()
 
 
 def _discard(connection: Any) -> None:  # noqa: ANN401 -- aiokafka has no types

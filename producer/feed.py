@@ -89,7 +89,6 @@ class Feed:
         self._lane_tasks: dict[int, asyncio.Task[None]] = {}
         self._lost: asyncio.Future[str] | None = None
         self._losses = 0  # since the last acknowledgement
-        self._under_way_bytes = 0
         self._woken = asyncio.Event()
         self._freed = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -163,7 +162,7 @@ class Feed:
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._lost = lost
         dispatching = asyncio.create_task(self._dispatch(courier), name=f"feed {self._topic}")
-        vital = set(courier.vital_tasks())
+        vital = courier.vital_tasks()
         awaited: set[asyncio.Future[Any]] = {dispatching, lost, *vital}
         try:
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -171,8 +170,7 @@ class Feed:
                 dispatching.result()  # a bug: it ends by an error only
             if lost.done():
                 return lost.result()
-            ended = ", ".join(task.get_coro().__qualname__ for task in vital if task.done())  # type: ignore[union-attr]
-            why = f"aiokafka's {ended} has ended"
+            why = "; ".join(_ending(task) for task in vital if task.done())
             self._troubles.note(Kind.WAITING, f"{self._brokers}: {why}")
             return why
         finally:
@@ -188,7 +186,6 @@ class Feed:
     def _recover(self, why: str) -> None:
         """After the client's end: what it had waits again."""
         resent = self._shipment.take_back()
-        self._under_way_bytes = 0
         self._losses += 1
         self._metrics.clients_replaced.inc()
         self._metrics.records_resent.inc(resent)
@@ -272,12 +269,13 @@ class Feed:
         """Send what waits for the partition, batch after batch, while it has a leader."""
         lane = self._shipment.lane(partition)
         limits = self._inquiry.limits
-        while await self._room() and lane and courier.has_leader(self._topic, partition):
+        while lane and courier.has_leader(self._topic, partition):
             batch = RecordBatch(limits.cut_bytes)
             async with self._turn:  # to pack takes milliseconds: one lane each time the loop turns
+                await self._room()
                 timestamp_ms = int(self._surroundings.wall() * 1000)
                 count = pack(batch, lane, timestamp_ms, keyless=not limits.needs_key)
-                bundle = self._shipment.depart(partition, count) if count else None
+                bundle = self._shipment.depart(partition, count, batch.raw_bytes) if count else None
                 await asyncio.sleep(0)
             if bundle is None:
                 self._set_aside_keyless(partition)
@@ -291,16 +289,15 @@ class Feed:
                 self._relieve(bundle)
             else:  # the limits have become narrower meanwhile
                 limits.refused(size)
-                self._shipment.return_to_lane(bundle)
+                self._return_to_lane(bundle)
 
     async def _hand_over(self, courier: Courier, bundle: Bundle, batch: RecordBatch, size: Size) -> bool:
         """False = its partition is not there any more, the bundle is in its lane again."""
         answer = await courier.hand_over(batch, self._topic, bundle.partition)
         if answer is None:
-            self._shipment.return_to_lane(bundle)
+            self._return_to_lane(bundle)
             return False
         bundle.handed_over = True
-        self._under_way_bytes += size.raw_bytes
         answer.add_done_callback(partial(self._answered, bundle, size))
         return True
 
@@ -314,15 +311,19 @@ class Feed:
     def _relieve(self, bundle: Bundle) -> None:
         """Of what is set aside: when nothing else waits, nothing is refused any more."""
         self._shipment.settle(bundle)
+        self._freed.set()
         if self._shipment.is_empty():
             self._troubles.clear(Kind.REFUSED)
 
-    async def _room(self) -> bool:
+    async def _room(self) -> None:
         """Until the client has little enough."""
-        while self._under_way_bytes >= UNDER_WAY_BYTES:
+        while self._shipment.under_way_bytes >= UNDER_WAY_BYTES:
             self._freed.clear()
             await self._freed.wait()
-        return True
+
+    def _return_to_lane(self, bundle: Bundle) -> None:
+        self._shipment.return_to_lane(bundle)
+        self._freed.set()
 
     def _answered(self, bundle: Bundle, size: Size, answer: asyncio.Future[object]) -> None:
         if answer.cancelled():
@@ -334,11 +335,17 @@ class Feed:
             self._troubles.note(Kind.REFUSED, f"{self._brokers}: {why}")
             self._lose(why)
         elif self._shipment.settle(bundle):
-            self._under_way_bytes -= size.raw_bytes
             self._freed.set()
             self._losses = 0
             self._troubles.clear(Kind.REFUSED)
             self._settlement.acknowledged(bundle)
+
+
+def _ending(task: asyncio.Task[object]) -> str:
+    """Of one of a client's own tasks, which should not end."""
+    error = None if task.cancelled() else task.exception()
+    why = "" if error is None else f" ({type(error).__name__}: {error})"
+    return f"aiokafka's {task.get_coro().__qualname__} has ended{why}"  # type: ignore[union-attr]
 
 
 def _words(error: BaseException) -> str:

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Bundle:
-    """Records of one partition that travel in one batch. `handed_over`: the client may have sent it."""
+    """Records of one partition that travel in one batch of `raw_bytes`. `handed_over`: the client may have sent it."""
 
     partition: int
     items: list[Item]
+    raw_bytes: int = 0
     handed_over: bool = False
 
     def by_parcel(self) -> Iterator[tuple[Parcel, list[Record]]]:
@@ -41,8 +42,9 @@ class Bundle:
 
 @dataclass(slots=True)
 class Shipment:
-    """Of one topic."""
+    """Of one topic. `under_way_bytes` are those of its bundles under way."""
 
+    under_way_bytes: int = 0
     _unassigned: deque[Parcel] = field(default_factory=deque)
     _lanes: dict[int, deque[Item]] = field(default_factory=dict)
     _under_way: dict[int, list[Bundle]] = field(default_factory=dict)  # by partition, in the order they left
@@ -71,13 +73,14 @@ class Shipment:
         """What waits for it, to be looked at only."""
         return self._lanes.setdefault(partition, deque())
 
-    def depart(self, partition: int, count: int) -> Bundle:
+    def depart(self, partition: int, count: int, raw_bytes: int = 0) -> Bundle:
         """The first records of the lane are under way, in one batch."""
         lane = self._lanes[partition]
-        bundle = Bundle(partition=partition, items=list(islice(lane, count)))
+        bundle = Bundle(partition=partition, items=list(islice(lane, count)), raw_bytes=raw_bytes)
         for _ in bundle.items:
             lane.popleft()
         self._under_way.setdefault(partition, []).append(bundle)
+        self.under_way_bytes += raw_bytes
         return bundle
 
     def settle(self, bundle: Bundle) -> bool:
@@ -86,6 +89,7 @@ class Shipment:
         if bundle not in bundles:
             return False
         bundles.remove(bundle)
+        self.under_way_bytes -= bundle.raw_bytes
         return True
 
     def return_to_lane(self, bundle: Bundle) -> None:
@@ -95,6 +99,7 @@ class Shipment:
             message = f"partition {bundle.partition}: only the last bundle can be returned"
             raise ValueError(message)
         self.lane(bundle.partition).extendleft(reversed(bundle.items))
+        self.under_way_bytes -= bundle.raw_bytes
 
     def take_back(self) -> int:
         """The client is lost: all that is under way waits again, before what waits. How many had been handed over."""
@@ -104,6 +109,7 @@ class Shipment:
                 self.lane(partition).extendleft(reversed(bundle.items))
                 resent += len(bundle.items) if bundle.handed_over else 0
         self._under_way.clear()
+        self.under_way_bytes = 0
         return resent
 
     def partitions_under_way(self) -> set[int]:

@@ -75,7 +75,7 @@ class Voyage(RuleBasedStateMachine):
         partition = data.draw(st.sampled_from(self.shipment.loaded()))
         count = data.draw(st.integers(1, len(self.shipment.lane(partition))))
         gone = {*self.settled, *(number for each in self.under_way(partition) for number in values(each.items))}
-        bundle = self.shipment.depart(partition, count)
+        bundle = self.shipment.depart(partition, count, raw_bytes=count + 100)
         # The first that are neither settled nor on their way, in the order of assignment, without a gap.
         assert values(bundle.items) == [number for number in self.assigned[partition] if number not in gone][:count]
         bundle.handed_over = handed_over
@@ -133,6 +133,9 @@ class Voyage(RuleBasedStateMachine):
         ]
         assert sorted(waiting + in_lanes + travelling + self.settled) == list(range(self.count))
         assert self.ledger.unacked_records == self.count - len(self.settled)
+        assert self.shipment.under_way_bytes == sum(
+            bundle.raw_bytes for bundles in self.shipment._under_way.values() for bundle in bundles
+        )
         assert self.shipment.is_empty() == (len(self.settled) == self.count)
 
     def teardown(self) -> None:
