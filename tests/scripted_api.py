@@ -166,7 +166,7 @@ def late(answer: bytes, *, seconds: float) -> Answer:
     return send
 
 
-def streamed(pieces: Callable[[], Iterable[bytes]]) -> Answer:
+def streamed(pieces: Callable[[], Iterable[bytes]]) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
     """An answer too large to be kept: made piece by piece for each request, as fast as it is taken."""
 
     async def send(writer: asyncio.StreamWriter) -> None:
