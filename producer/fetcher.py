@@ -52,7 +52,11 @@ class FetchError(Exception):
 
 
 class _RetryableError(FetchError):
-    """May go away: worth another attempt within the tick."""
+    """May go away: worth another attempt within the tick. `cut_short`: by the tick's budget, which tells nothing new."""
+
+    def __init__(self, outcome: str, reason: str, *, cut_short: bool = False) -> None:
+        super().__init__(outcome, reason)
+        self.cut_short = cut_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +96,7 @@ def open_client(endpoints: int) -> httpx.AsyncClient:
             timeout=None,  # noqa: S113 -- each attempt has a deadline for the whole of it
             limits=httpx.Limits(max_connections=2 * endpoints, max_keepalive_connections=endpoints),
         )
-    except (ValueError, OSError, ImportError):
+    except (ValueError, OSError, ImportError, httpx.InvalidURL):
         fault = (
             "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR: one of these cannot be used, "
             "values not shown; allowed: proxies as http://HOST:PORT, certificate files that can be read"
@@ -122,8 +126,18 @@ class Fetcher:
     async def fetch(self, ask: Ask, end: float) -> Fetched:
         """The answer, after as many attempts as fit in before `end` on the monotonic clock.
 
-        Raises FetchError with the last failure's reason.
+        Raises FetchError with the last failure's reason, but for an attempt that the budget cut short.
         """
+        earlier: list[FetchError] = []
+
+        async def attempt() -> Fetched:
+            try:
+                return await self._attempt(ask, end)
+            except _RetryableError as error:
+                if error.cut_short and earlier:
+                    raise earlier[-1] from error
+                earlier.append(error)
+                raise
 
         def wait(state: RetryCallState) -> float:
             return max(pacing.backoff(state.attempt_number, self._surroundings.uniform()), self._turn_seconds())
@@ -139,7 +153,7 @@ class Fetcher:
             before_sleep=_log_retry,
             reraise=True,
         )
-        fetched: Fetched = await retrying(self._attempt, ask, end)
+        fetched: Fetched = await retrying(attempt)
         return fetched
 
     async def fetch_once(self, ask: Ask) -> Fetched:
@@ -180,11 +194,11 @@ class Fetcher:
                 return await self._request(ask, self._surroundings.monotonic() + seconds)
         except TimeoutError as error:
             reason = f"no complete answer within {seconds:.3g} s"
-            raise _RetryableError("unreachable", reason) from error
+            raise _RetryableError("unreachable", reason, cut_short=seconds < self._timeout_seconds) from error
         except httpx.InvalidURL as error:  # a host name that no resolver takes
             reason = f"it cannot be asked; set {self._plan.setting('url')} to the address of the API"
             raise FetchError("refused", reason) from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, OSError) as error:  # a TLS error behind the handshake comes as it is
             raise _RetryableError("unreachable", self._say(error)) from error
         except BodyError as error:
             raise self.unusable(error) from error
@@ -235,7 +249,7 @@ class Fetcher:
                     inflater.feed(chunk[:_BEGINNING_BYTES])
                     break
             return inflater.beginning()
-        except (TimeoutError, httpx.TransportError, BodyError):
+        except (httpx.TransportError, OSError, BodyError):
             return bytearray()
 
     def _failure(self, verdict: Verdict, beginning: bytearray) -> FetchError:
