@@ -7,7 +7,7 @@ import gc
 import hashlib
 import random
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -583,6 +583,35 @@ async def test_a_start_that_is_cut_off_leaves_nothing_behind(
         kafka.server.resume()
         monkeypatch.undo()
         assert (await desk.deliver(topic, numbered(0, 3))).acknowledged == 3
+
+
+async def test_a_start_that_hangs_after_its_first_answer_leaves_no_connection_open(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(feed, "RETRY_SECONDS", 1000.0)
+    ended = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Passes one request and its answer on, and swallows all others."""
+        broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", kafka.server.port)
+        for source, target in ((reader, broker_writer), (broker_reader, writer)):
+            length = await source.readexactly(4)
+            target.write(length + await source.readexactly(int.from_bytes(length)))
+        with suppress(ConnectionResetError):
+            await reader.read()
+        ended.set()
+        broker_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    gc.disable()  # it would end what was forgotten
+    try:
+        async with server, publishing(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "any"):
+            async with asyncio.timeout(DONE_SECONDS):
+                await ended.wait()
+    finally:
+        gc.enable()
 
 
 # ---- rights --------------------------------------------------------------------------------------------------------
