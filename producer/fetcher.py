@@ -52,7 +52,7 @@ class FetchError(Exception):
 
 
 class _RetryableError(FetchError):
-    """May go away: worth another attempt within the tick. `cut_short`: by the tick's budget, which tells nothing new."""
+    """May go away: worth another attempt within the tick. `cut_short`: by the tick's budget, so it tells nothing new."""
 
     def __init__(self, outcome: str, reason: str, *, cut_short: bool = False) -> None:
         super().__init__(outcome, reason)

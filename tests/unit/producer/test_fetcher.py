@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 import time
 from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+import trustme
 
 from producer.endpoint import build_endpoint, parse_auth, split_url
 from producer.fetcher import Ask, Fetched, Fetcher, FetchError, open_client
@@ -24,6 +26,7 @@ from tests.scripted_api import ScriptedApi, drip, gzipped, hang, http, reset, sc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     import httpx
 
@@ -241,6 +244,42 @@ async def test_a_drip_ends_with_the_attempts_deadline() -> None:
 async def test_a_server_that_hangs_costs_one_attempt_and_the_next_works() -> None:
     async with scripted_api(hang, http(b"[]")) as api, fetcher(api, timeout_seconds=0.2) as source:
         assert bytes((await source.fetch(5)).body or b"") == b"[]"
+
+
+async def test_an_attempt_that_the_budget_cuts_short_does_not_hide_why_the_one_before_failed() -> None:
+    async with scripted_api(http(b"broken", status="502 Bad Gateway"), hang) as api:
+        error = await failure(api, budget_seconds=1.0)
+    assert (error.outcome, error.reason) == ("unreachable", "HTTP 502; it sent: broken")
+    assert len(api.requests) == 2
+
+
+async def test_a_broken_tls_record_in_mid_body_is_a_fault_that_passes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(b"[1]", length=100 if served == 1 else None))
+        await writer.drain()
+        if served == 1:
+            beneath = writer.transport._ssl_protocol._transport  # type: ignore[attr-defined]
+            beneath.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server, scripted_api() as api:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/quotes"
+        async with fetcher(api, url=url) as source:
+            assert bytes((await source.fetch(5)).body or b"") == b"[1]"
+    assert served == 2
 
 
 async def test_nobody_listening_is_said() -> None:
