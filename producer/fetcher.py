@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -52,7 +54,7 @@ class FetchError(Exception):
 
 
 class _RetryableError(FetchError):
-    """May go away: worth another attempt within the tick. `cut_short`: by the tick's budget, so it tells nothing new."""
+    """May go away: worth another attempt within the tick. `cut_short`, by the tick's budget, it tells nothing new."""
 
     def __init__(self, outcome: str, reason: str, *, cut_short: bool = False) -> None:
         super().__init__(outcome, reason)
@@ -102,6 +104,19 @@ def open_client(endpoints: int) -> httpx.AsyncClient:
             "values not shown; allowed: proxies as http://HOST:PORT, certificate files that can be read"
         )
         raise SettingsError([fault]) from None  # the cause would quote a proxy's credentials
+
+
+def proxy_secrets() -> tuple[str, ...]:
+    """User names and passwords of the environment's proxies, which may quote them in their answers."""
+    found: list[str] = []
+    for proxy in getproxies().values():
+        try:
+            parts = urlsplit(proxy)
+        except ValueError:
+            continue  # `open_client` refuses it
+        user_info = parts.netloc.rpartition("@")[0]
+        found += [unquote(part) for part in (user_info, *user_info.split(":", 1)) if part]
+    return tuple(found)
 
 
 class Fetcher:

@@ -13,7 +13,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producer.fetcher import Fetcher, FetchError, open_client
+from producer.fetcher import Fetcher, FetchError, open_client, proxy_secrets
 from producer.ledger import Ledger
 from producer.metrics import Metrics
 from producer.pacing import RateLimit
@@ -56,7 +56,7 @@ class Parts:
 def assemble(settings: Settings, surroundings: Surroundings) -> Parts:
     """Build the parts; nothing is asked yet. Raises SettingsError when a certificate or proxy cannot be used."""
     plans = settings.endpoints
-    redactor = Redactor(settings.secrets)
+    redactor = Redactor((*settings.secrets, *proxy_secrets()))
     ledger = Ledger()
     metrics = Metrics(unacked_bytes=lambda: ledger.unacked_bytes)
     options = connection_options(settings)

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from producer.endpoint import build_endpoint, parse_auth, split_url
-from producer.fetcher import Ask, Fetched, Fetcher, FetchError, open_client
+from producer.fetcher import Ask, Fetched, Fetcher, FetchError, open_client, proxy_secrets
 from producer.pacing import RateLimit
 from producer.plan import Plan
 from producer.pointer import parse_pointer
@@ -341,6 +341,13 @@ async def test_a_proxy_or_ca_variable_that_cannot_be_used_is_a_fault_of_the_sett
     assert name in str(caught.value)
     assert "; allowed: " in str(caught.value)
     assert "CANARY" not in str(caught.value)
+
+
+def test_the_proxies_credentials_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me%21:pass-word@proxy:3128")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("ALL_PROXY", "http://[broken")
+    assert set(proxy_secrets()) == {"me!:pass-word", "me!", "pass-word"}
 
 
 async def test_validators_are_sent_and_a_304_is_nothing_new() -> None:
