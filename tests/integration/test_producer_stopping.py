@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 QUICK_SECONDS = 3.0  # nothing is waited for; the rest is what closing costs on a busy machine
-SLACK_SECONDS = 1.0  # beyond the budget, for the same
+SLACK_SECONDS = 3.0  # beyond the budget, for the same: less than what orchestrators leave (25 of 30 s)
 
 
 async def stopped(producer: ServiceProcess, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
