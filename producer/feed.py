@@ -32,6 +32,7 @@ from producer.packer import lanes, pack
 from producer.record_batch import RecordBatch
 from producer.settlement import Settlement
 from producer.shipment import Shipment
+from producer.side_thread import beside
 from producer.troubles import Kind, Troubles, reason
 from shared import logs
 from shared.kafka import connection_trouble, unreachable
@@ -88,7 +89,8 @@ class Feed:
         self._shipment = Shipment()
         self._lane_tasks: dict[int, asyncio.Task[None]] = {}
         self._lost: asyncio.Future[str] | None = None
-        self._losses = 0  # since the last acknowledgement
+        self._losses = 0  # since Kafka last took what it had refused
+        self._refused: set[int] = set()  # partitions of which a batch was refused, until they take one
         self._woken = asyncio.Event()
         self._freed = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -220,6 +222,7 @@ class Feed:
         if gone := self._shipment.partitions_under_way() - partitions:
             self._lose(f"the topic has lost its partition {min(gone)}: its records go to another one")
             return None
+        self._refused &= partitions
         self._shipment.assign(partitions, self._route)
         if leaderless := self._start_lanes(courier):
             answered = await courier.refresh()
@@ -280,7 +283,7 @@ class Feed:
             if bundle is None:
                 self._set_aside_keyless(partition)
                 continue
-            size = batch.build() if batch.raw_bytes < THREAD_BYTES else await asyncio.to_thread(batch.build)
+            size = batch.build() if batch.raw_bytes < THREAD_BYTES else await beside(batch.build)
             if limits.takes(size):
                 if not await self._hand_over(courier, bundle, batch, size):
                     return
@@ -313,7 +316,7 @@ class Feed:
         self._shipment.settle(bundle)
         self._freed.set()
         if self._shipment.is_empty():
-            self._troubles.clear(Kind.REFUSED)
+            self._taken(bundle.partition)
 
     async def _room(self) -> None:
         """Until the client has little enough."""
@@ -332,13 +335,21 @@ class Feed:
         if error is not None:
             self._inquiry.refused(Refusal(bundle=bundle, size=size, error=error))
             why = _words(error)
+            self._refused.add(bundle.partition)
             self._troubles.note(Kind.REFUSED, f"{self._brokers}: {why}")
             self._lose(why)
         elif self._shipment.settle(bundle):
             self._freed.set()
+            self._taken(bundle.partition)
+            self._settlement.acknowledged(bundle)
+
+    def _taken(self, partition: int) -> None:
+        """The partition's records go on. Others that go on say nothing of one that is refused."""
+        self._refused.discard(partition)
+        if not self._refused or self._shipment.is_empty():
+            self._refused.clear()
             self._losses = 0
             self._troubles.clear(Kind.REFUSED)
-            self._settlement.acknowledged(bundle)
 
 
 def _ending(task: asyncio.Task[object]) -> str:

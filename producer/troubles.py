@@ -55,10 +55,11 @@ class Troubles:
 
     def say(self, kind: Kind, text: str) -> None:
         """Keep the reason; log it when it is new and once a minute."""
-        before = self._troubles.get(kind)
+        known = self._troubles.get(kind)
+        said = None if known is None else known.text
         self.note(kind, text)
         trouble, now = self._troubles[kind], self._surroundings.monotonic()
-        if before is None or before.text != text or now - trouble.reminded >= REMIND_SECONDS:
+        if text != said or now - trouble.reminded >= REMIND_SECONDS:
             log.warning("Kafka is not ready", topic=self._topic, reason=text)
             trouble.reminded = now
 
