@@ -193,7 +193,11 @@ class Fetcher:
         """Until the rate limit allows a request. FetchError, at once, when it would leave no time for one."""
         while (seconds := self._turn_seconds()) > 0:
             if self._surroundings.monotonic() + seconds + self._least_seconds >= end:
-                reason = f"the rate limit allows the next request in {seconds:.0f} s, which is beyond this poll's time"
+                longer = f"{self._plan.setting('interval_seconds')} or {self._plan.setting('timeout_seconds')}"
+                reason = (
+                    f"the rate limit allows the next request in {seconds:.0f} s, which is beyond this poll's time; "
+                    f"if this lasts, give it more by {longer}"
+                )
                 raise FetchError("throttled", reason)
             await self._surroundings.sleep(seconds)
 
@@ -210,7 +214,7 @@ class Fetcher:
         except TimeoutError as error:
             reason = f"no complete answer within {seconds:.3g} s"
             raise _RetryableError("unreachable", reason, cut_short=seconds < self._timeout_seconds) from error
-        except httpx.InvalidURL as error:  # a host name that no resolver takes
+        except (httpx.InvalidURL, UnicodeError) as error:  # a host name that no resolver takes
             reason = f"it cannot be asked; set {self._plan.setting('url')} to the address of the API"
             raise FetchError("refused", reason) from error
         except (httpx.TransportError, OSError) as error:  # a TLS error behind the handshake comes as it is
@@ -279,7 +283,15 @@ class Fetcher:
     def _say(self, error: Exception) -> str:
         # What is no HTTP, h11 quotes whole and escaped: 90 kB of it, or a key in a spelling that no mask knows.
         said = str(error).partition("bytearray(")[0]
-        return self._redactor.excerpt(f"{type(error).__name__}: {said}".rstrip(": ").encode())
+        text = self._redactor.excerpt(f"{type(error).__name__}: {said}".rstrip(": ").encode())
+        return f"{text}; {self._hint(error)}"
+
+    def _hint(self, error: Exception) -> str:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return "its certificate is not trusted: name the authority's in SSL_CERT_FILE"
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+            return f"is it up? check {self._plan.setting('url')} and HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
+        return "the connection or the answer is broken; it is asked again"
 
 
 def _log_retry(state: RetryCallState) -> None:

@@ -45,12 +45,15 @@ class Memory:
         self._forgotten = set()
         compared: list[tuple[Record, bytes]] = []
         digests: dict[bytes, bytes] = {}
+        repeated: dict[bytes, list[bytes]] = {}  # of keys that have several records: joined once, there may be many
         for record in records:
             key, digest = record.key, b""
             if key is not None:
                 digest = _digest(record)
-                digests[key] = digests[key] + digest if key in digests else digest
+                if (first := digests.setdefault(key, digest)) is not digest:
+                    repeated.setdefault(key, [first]).append(digest)
             compared.append((record, digest))
+        digests.update((key, b"".join(several)) for key, several in repeated.items())
         young = self._young.get  # holds nearly all of them, nearly always as they are now: asked first, without a call
         different = [(key, now) for key, now in digests.items() if young(key) != now]
         news = {key: _news(known, now) for key, now in different if (known := self._known(key)) != now}

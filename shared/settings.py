@@ -321,19 +321,20 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
     wrong = {name for name, value in given.items() if not is_unicode(value)}
     right = {name: value for name, value in given.items() if name not in wrong}
     files = cls.files(right, environ)
+    known = {*VARIABLES, *(name for file in files.values() for name in file.variables)}
+    unknown = tuple(_unknown(environ, known))
     faults = [*cls.missing(given), *(fault for file in files.values() for fault in file.faults)]
     try:
         settings = cls.model_validate({**right, **files})
     except ValidationError as error:
         wrong |= {str(fault["loc"][0]) for fault in error.errors(include_url=False, include_input=False)}
         # `from None`: the cause would print the input, secrets included.
-        raise SettingsError((*_faults(cls, wrong, given), *faults)) from None
+        raise SettingsError((*_faults(cls, wrong, given), *faults, *unknown)) from None
     if wrong or faults:
-        raise SettingsError((*_faults(cls, wrong, given), *faults))
+        raise SettingsError((*_faults(cls, wrong, given), *faults, *unknown))  # a misspelt name may be what is missing
     if faults := list(settings.contradictions()):
-        raise SettingsError(faults)
-    known = {*VARIABLES, *(name for file in files.values() for name in file.variables)}
-    settings._warnings = tuple(_unknown(environ, known))  # noqa: SLF001 -- its only writer; the field stays out of the schema
+        raise SettingsError((*faults, *unknown))
+    settings._warnings = unknown  # noqa: SLF001 -- its only writer; the field stays out of the schema
     return settings
 
 

@@ -288,6 +288,22 @@ async def test_nobody_listening_is_said() -> None:
     error = await failure(api, budget_seconds=0.2)
     assert error.outcome == "unreachable"
     assert "ConnectError" in error.reason
+    assert error.reason.endswith("; is it up? check url and HTTP_PROXY, HTTPS_PROXY, NO_PROXY")
+
+
+async def test_a_host_name_that_no_resolver_takes_is_said() -> None:
+    async with scripted_api(http()) as api:
+        error = await failure(api, url="http://xn--a/quotes")
+    assert (error.outcome, error.reason) == ("refused", "it cannot be asked; set url to the address of the API")
+
+
+async def test_a_certificate_that_is_not_trusted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server, scripted_api() as api:
+        error = await failure(api, 0.4, url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert error.reason.endswith("; its certificate is not trusted: name the authority's in SSL_CERT_FILE")
 
 
 async def test_no_content_is_no_body() -> None:
@@ -413,7 +429,9 @@ async def test_a_poll_whose_time_the_rate_limit_does_not_leave_fails_without_ask
     ):
         ask = Ask(endpoint=source._endpoint)
         await source.fetcher.fetch(ask, clock.now + 5)
-        with pytest.raises(FetchError, match=r"the rate limit allows the next request in 6[01] s") as caught:
+        with pytest.raises(
+            FetchError, match=r"the rate limit allows the next request in 6[01] s.*give it more by interval_seconds"
+        ) as caught:
             await source.fetcher.fetch(ask, clock.now + 5)
     assert caught.value.outcome == "throttled"
     assert len(api.requests) == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -98,6 +100,19 @@ def test_the_number_of_keys_is_bounded_and_those_that_keep_coming_are_kept() -> 
         assert polled(memory, *steady, record(f"once{number}", "1")) == [record(f"once{number}", "1")]
         assert len(memory) <= 100 + 21
     assert polled(memory, record("once0", "1")) == [record("once0", "1")]
+
+
+def test_many_records_of_one_key_cost_no_more_than_as_many_of_many() -> None:
+    many = [record(f"{number}", f"{number}") for number in range(50_000)]
+    one = [record("A", f"{number}") for number in range(50_000)]
+    seconds = []
+    for records in (many, one):
+        began = time.process_time()
+        memory = Memory(max_keys=100_000)
+        assert len(polled(memory, *records)) == 50_000
+        assert polled(memory, *records) == []
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 3 * seconds[0]
 
 
 KEYS = st.sampled_from(["A", "B", "C", None])

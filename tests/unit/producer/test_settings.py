@@ -194,3 +194,11 @@ def test_the_start_up_line_has_every_setting_and_no_secret() -> None:
 def test_every_variable_of_the_producer_is_a_field() -> None:
     ours = {name for key, field in Settings.model_fields.items() for name in variables_of(key, field)}
     assert ours == {*SHARED_VARIABLES, *PRODUCER_VARIABLES}
+
+
+def test_a_misspelt_name_of_what_is_missing_is_told_with_the_fault() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Settings, {"API_ULR": "http://h/"})
+    missing, hint = caught.value.faults
+    assert missing.startswith("API_URL: not set; ")
+    assert hint == "API_ULR: no such setting, ignored; did you mean API_URL?"
