@@ -14,6 +14,7 @@ from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from consumer import seams
 from consumer.ports import Record
 from consumer.views import BatchView
+from shared.rebinding import rebound
 from tests.servers import Kafka, Produced, eventually, unique
 
 if TYPE_CHECKING:
@@ -211,4 +212,4 @@ def test_the_seams_leave_aiokafka_itself_alone() -> None:
 
 def test_a_seam_that_is_gone_is_an_error_at_import() -> None:
     with pytest.raises(ImportError, match="no longer uses Gone"):
-        seams.rebound(AIOKafkaConsumer.start, Gone=object)
+        rebound(AIOKafkaConsumer.start, Gone=object)
