@@ -10,6 +10,7 @@ poll asks for all of them again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from producer.fetcher import Ask, Fetched, FetchError
@@ -107,25 +108,24 @@ class Collector:
 
     def _harvest(self, pages: Pages, fetched: Fetched) -> Harvest:
         """Select, and give the records their keys."""
-        plan = self._plan
-        records = [
-            Record(key=record_key(value, plan.key_pointer), value=value)
-            for value in select(plan.select, pages.records, self._pick)
-        ]
-        keyed = (
-            plan.key_pointer is None
-            or not pages.records
-            or any(record.key is not None for record in records)
-            or any(record_key(value, plan.key_pointer) is not None for value in pages.records)
-        )
-        changes = None if self._memory is None else self._memory.changes(records)
+        plan, changes = self._plan, None
+        key_of = partial(record_key, pointer=plan.key_pointer)
+        if self._memory is not None:
+            changes = self._memory.changes(pages.records, key_of)
+            records, keyed = changes.records, bool(changes.digests)
+        else:
+            chosen = select(plan.select, pages.records, self._pick)
+            records = [Record(key=key_of(value), value=value) for value in chosen]
+            keyed = any(record.key is not None for record in records) or any(
+                key_of(value) is not None for value in pages.records
+            )
         # Of several pages, the first one's validators would tell of the first alone.
         validated = plan.select is Select.CHANGED and plan.next_pointer is None
         return Harvest(
-            records=records if changes is None else changes.records,
+            records=records,
             arrived_wall=fetched.arrived_wall,
             arrived_monotonic=fetched.arrived_monotonic,
-            keyed=keyed,
+            keyed=keyed or plan.key_pointer is None or not pages.records,
             found=pages.found,
             set_aside=pages.set_aside,
             changes=changes,

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from producer.ledger import Record
 
-    from producer.ledger import Record
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 DIGEST_BYTES = 16
 
@@ -39,28 +39,41 @@ class Memory:
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
         self._forgotten: set[bytes] = set()  # since the last comparison began
+        self._seen: dict[bytes, bytes | None] = {}  # the last comparison's keys by digest: what has it has its key
 
-    def changes(self, records: Iterable[Record]) -> Changes:
-        """Compare a body's records with what is remembered. It may run in a thread, one comparison at a time."""
+    def changes(self, values: Sequence[bytes], key_of: Callable[[bytes], bytes | None]) -> Changes:
+        """Compare a body's records with what is remembered. It may run in a thread, one comparison at a time.
+
+        `key_of` must depend on the value alone: it is asked only of those that the comparison before did not have.
+        """
         self._forgotten = set()
-        compared: list[tuple[Record, bytes]] = []
+        seen, self._seen = self._seen, {}
         digests: dict[bytes, bytes] = {}
         repeated: dict[bytes, list[bytes]] = {}  # of keys that have several records: joined once, there may be many
-        for record in records:
-            key, digest = record.key, b""
-            if key is not None:
-                digest = _digest(record)
-                if (first := digests.setdefault(key, digest)) is not digest:
-                    repeated.setdefault(key, [first]).append(digest)
-            compared.append((record, digest))
+        keyless = False
+        in_order = [sha256(value).digest()[:DIGEST_BYTES] for value in values]
+        for value, digest in zip(values, in_order, strict=True):
+            key = seen[digest] if digest in seen else key_of(value)
+            self._seen[digest] = key
+            if key is None:
+                keyless = True
+            elif (first := digests.setdefault(key, digest)) is not digest:
+                repeated.setdefault(key, [first]).append(digest)
         digests.update((key, b"".join(several)) for key, several in repeated.items())
         young = self._young.get  # holds nearly all of them, nearly always as they are now: asked first, without a call
         different = [(key, now) for key, now in digests.items() if young(key) != now]
         news = {key: _news(known, now) for key, now in different if (known := self._known(key)) != now}
-        new = [
-            record for record, digest in compared if record.key is None or (news and digest in news.get(record.key, ()))
+        records = self._new(values, in_order, news) if news or keyless else []
+        return Changes(records=records, digests=digests)
+
+    def _new(
+        self, values: Sequence[bytes], in_order: Sequence[bytes], news: Mapping[bytes, Collection[bytes]]
+    ) -> list[Record]:
+        pairs = zip(values, in_order, strict=True)
+        keyed = ((self._seen[digest], value, digest) for value, digest in pairs)
+        return [
+            Record(key=key, value=value) for key, value, digest in keyed if key is None or digest in news.get(key, ())
         ]
-        return Changes(records=new, digests=digests)
 
     def remember(self, changes: Changes) -> None:
         """The records were handed over."""
