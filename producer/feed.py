@@ -312,10 +312,10 @@ class Feed:
             self._relieve(bundle)
 
     def _relieve(self, bundle: Bundle) -> None:
-        """Of what is set aside: when nothing else waits, nothing is refused any more."""
+        """Of what is set aside: when nothing else waits for its partition, nothing of it is refused any more."""
         self._shipment.settle(bundle)
         self._freed.set()
-        if self._shipment.is_empty():
+        if self._shipment.is_clear(bundle.partition):
             self._taken(bundle.partition)
 
     async def _room(self) -> None:

@@ -114,7 +114,7 @@ async def serve(settings: Settings, surroundings: Surroundings) -> int:
                     await _drain(parts, settings.shutdown_timeout_seconds)
                     publishing.cancel()
             finally:
-                await side_port.stop()
+                await side_port.stop(_side_port_seconds(settings.shutdown_timeout_seconds))
         return _last_words(parts.ledger)
 
 
@@ -146,11 +146,14 @@ async def _tick(parts: Parts, poller: Poller) -> bool:
         return False
     try:
         async with asyncio.timeout(ONCE_ACKNOWLEDGED_SECONDS):
-            await delivery
+            delivered = await delivery
     except TimeoutError:
         reasons = parts.publisher.not_ready() or [f"no acknowledgement within {ONCE_ACKNOWLEDGED_SECONDS:.0f} s"]
         reason = "; ".join(reasons)
         log.error("Not acknowledged", endpoint=name, records=parts.ledger.unacked_records, reason=reason)  # noqa: TRY400 -- as above
+        return False
+    if delivered.set_aside:  # why, has been said of each
+        log.error("Not acknowledged", endpoint=name, records=len(delivered.set_aside), reason="set aside")
         return False
     log.info("Polled", endpoint=name, records=poller.last_records)
     return True
@@ -159,13 +162,17 @@ async def _tick(parts: Parts, poller: Poller) -> bool:
 async def _drain(parts: Parts, budget_seconds: float) -> None:
     """Wait for the acknowledgements, and leave enough of the budget to close what is open."""
     close_seconds = min(CLOSE_SECONDS, budget_seconds / 4)
-    deadline = Deadline.after(budget_seconds - close_seconds - min(SIDE_PORT_SECONDS, budget_seconds / 4))
+    deadline = Deadline.after(budget_seconds - close_seconds - _side_port_seconds(budget_seconds))
     parts.publisher.close_within(close_seconds)
     try:
         async with deadline.timeout():
             await parts.publisher.drained()
     except TimeoutError:
         pass  # the ledger knows what is left; `_last_words` says it
+
+
+def _side_port_seconds(budget_seconds: float) -> float:
+    return min(SIDE_PORT_SECONDS, budget_seconds / 4)
 
 
 def _last_words(ledger: Ledger) -> int:

@@ -120,6 +120,10 @@ class Shipment:
         """Everything that was loaded is settled."""
         return not self._unassigned and not self.loaded() and not self.partitions_under_way()
 
+    def is_clear(self, partition: int) -> bool:
+        """Nothing waits for this partition or is under way to it."""
+        return not self._lanes.get(partition) and not self._under_way.get(partition)
+
     def _spread(self, parcel: Parcel, records: Iterable[Record], partitions: Collection[int], route: Route) -> None:
         for partition, found in route(records, partitions).items():
             self.lane(partition).extend([(parcel, record) for record in found])

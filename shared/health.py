@@ -89,13 +89,13 @@ class SidePort:
         log.info("Listening", host=self._host, port=port)
         return port
 
-    async def stop(self) -> None:
-        """Stop listening; requests under way get STOP_TIMEOUT_SECONDS. Again is nothing."""
+    async def stop(self, seconds: float = 2 * STOP_TIMEOUT_SECONDS) -> None:
+        """Stop listening, within these seconds; requests under way get STOP_TIMEOUT_SECONDS. Again is nothing."""
         runner, self._runner = self._runner, None
         if runner is not None:
             # What is left after the time-out are connections of a client that does not read; the process ends anyway.
             with suppress(TimeoutError):
-                async with asyncio.timeout(2 * STOP_TIMEOUT_SECONDS):
+                async with asyncio.timeout(seconds):
                     await runner.cleanup()
 
     async def _healthz(self, _request: web.Request) -> web.Response:

@@ -176,3 +176,17 @@ async def test_a_blocked_loop_is_measured() -> None:
             await asyncio.sleep(0)
     task.cancel()
     assert min(seen) >= 0
+
+
+async def test_a_client_that_does_not_read_holds_the_stop_up_for_no_longer_than_it_may() -> None:
+    side_port = SidePort("127.0.0.1", 0, "producer", Told(), CollectorRegistry())
+    port = await side_port.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's transport can
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
+    await writer.drain()
+    began = time.monotonic()
+    await side_port.stop(0.3)
+    assert time.monotonic() - began < 1.5
+    writer.transport.abort()
+    del reader
