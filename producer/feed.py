@@ -355,6 +355,8 @@ class Feed:
 def _ending(task: asyncio.Task[object]) -> str:
     """Of one of a client's own tasks, which should not end."""
     error = None if task.cancelled() else task.exception()
+    if error is not None and error.__cause__ is not None:
+        error = error.__cause__  # aiokafka's wrapper says only that something happened
     why = "" if error is None else f" ({type(error).__name__}: {error})"
     return f"aiokafka's {task.get_coro().__qualname__} has ended{why}"  # type: ignore[union-attr]
 

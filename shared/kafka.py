@@ -12,7 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import ClusterAuthorizationFailedError, KafkaConnectionError, KafkaError
 
 from shared import kafka_connection, kafka_transport
 from shared.settings import SettingsError
@@ -66,6 +66,9 @@ def unreachable(options: Mapping[str, object], error: Exception) -> str:
     elif isinstance(error, KafkaConnectionError):
         # Its own text is a list of address tuples.
         why = f"none accepts the connection as {options.get('security_protocol', 'PLAINTEXT')}"
+    elif isinstance(error, ClusterAuthorizationFailedError):
+        # To the request for a producer id, which a broker grants to whoever may write to any topic at all.
+        return f"{servers} lets the user in, but not write: grant WRITE on the topic ({type(error).__name__})"
     else:
         why = str(error) or type(error).__name__
     return f"{servers} cannot be used: {why}; check {CONNECTION_VARIABLES}"

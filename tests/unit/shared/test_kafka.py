@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
+from aiokafka.errors import AuthenticationFailedError, ClusterAuthorizationFailedError, KafkaConnectionError, KafkaError
 
 from shared import kafka, kafka_connection
 from shared.kafka import CONNECTION_VARIABLES, MskTokenProvider, connection_options, connection_trouble, unreachable
@@ -175,3 +175,5 @@ def test_what_cannot_be_reached_is_told_with_what_to_check() -> None:
     assert unreachable(options, TimeoutError()) == f"a:1,b:2 cannot be used: no answer in time{check}"
     assert unreachable(options, NotImplementedError()) == f"a:1,b:2 cannot be used: NotImplementedError{check}"
     assert "wrong password" in unreachable(options, AuthenticationFailedError("wrong password"))
+    denied = unreachable(options, ClusterAuthorizationFailedError())
+    assert denied.startswith("a:1,b:2 lets the user in, but not write: grant WRITE on the topic")
