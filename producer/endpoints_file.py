@@ -115,7 +115,7 @@ def _tables(content: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]
         raise _UnusableError(msg)
     if not tables:
         near = difflib.get_close_matches("endpoint", content.keys() - {"endpoint"}, n=1)
-        msg = "holds no endpoint" + (f", but {_quoted(near[0])}" if near else "")
+        msg = "holds no [[endpoint]]" + (f", but {_quoted(near[0])}" if near else "")
         raise _UnusableError(msg)
     return tables, [_unknown(member, ["endpoint"]) for member in content if member != "endpoint"]
 

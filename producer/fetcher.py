@@ -256,7 +256,7 @@ class Fetcher:
             inflater.feed(chunk)
         return inflater.finish()
 
-    async def _beginning(self, response: httpx.Response, end: float) -> bytearray:
+    async def _beginning(self, response: httpx.Response, end: float) -> bytes:
         """How an error's body begins, for the message. It ends before the attempt does and whatever goes wrong here
         is dropped: the status has been read and must not be lost (a 429 that drips would be asked again).
         """
@@ -265,13 +265,12 @@ class Fetcher:
             inflater = Inflater(response.headers.get("content-encoding", ""), _BEGINNING_BYTES)
             async with asyncio.timeout(seconds):
                 async for chunk in response.aiter_raw():
-                    inflater.feed(chunk[:_BEGINNING_BYTES])
-                    break
-            return inflater.beginning()
+                    return inflater.beginning(chunk)
         except (httpx.TransportError, OSError, BodyError):
-            return bytearray()
+            pass  # it is only quoted
+        return b""
 
-    def _failure(self, verdict: Verdict, beginning: bytearray) -> FetchError:
+    def _failure(self, verdict: Verdict, beginning: bytes) -> FetchError:
         excerpt = self._redactor.excerpt(beginning)
         reason = self._redactor.mask(verdict.reason) + (f"; it sent: {excerpt}" if excerpt else "")
         if verdict.use is Use.RETRY:
@@ -297,4 +296,4 @@ class Fetcher:
 def _log_retry(state: RetryCallState) -> None:
     outcome = state.outcome
     reason = str(outcome.exception()) if outcome is not None else ""
-    log.info("Request retried", attempt=state.attempt_number, seconds=round(state.upcoming_sleep, 3), reason=reason)
+    log.debug("Request retried", attempt=state.attempt_number, seconds=round(state.upcoming_sleep, 3), reason=reason)

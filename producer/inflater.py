@@ -57,9 +57,15 @@ class Inflater:
             raise BodyError(reason, self._given_up())
         return self._body
 
-    def beginning(self) -> bytearray:
-        """What was decoded so far."""
-        return self._body
+    def beginning(self, chunk: bytes) -> bytes:
+        """How a body begins whose first chunk this is, for a message: the cap's length of it at most."""
+        if self._inflater is None:
+            return chunk[: self._room_bytes]
+        try:
+            return self._inflater.decompress(chunk, self._room_bytes)
+        except zlib.error as error:
+            reason = f"not usable: damaged gzip ({error})"
+            raise BodyError(reason, b"") from error
 
     def _append(self, piece: bytes) -> None:
         if len(self._body) + len(piece) > self._room_bytes:

@@ -75,7 +75,7 @@ class Inquiry:
                 if not courier.partitions(self._topic):
                     return False
                 if attempt == ATTEMPTS:
-                    self._tell(f"{type(error).__name__}: {error}")
+                    self._tell(f"{type(error).__name__}: {error}".rstrip(": "))
                 else:
                     await self._surroundings.sleep(RETRY_SECONDS)
         self._asked = now

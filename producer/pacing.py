@@ -88,11 +88,15 @@ def backoff(attempt: int, uniform: float) -> float:
     return uniform * min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt - 1, 16))
 
 
-def skip_reason(now: float, *, not_before: float, unacked_bytes: int, max_unacked_bytes: int) -> str | None:
-    """Why a due tick must not run, or None."""
+def skip_reason(
+    now: float, *, not_before: float, unacked_bytes: int, max_unacked_bytes: int, expected_bytes: int = 0
+) -> str | None:
+    """Why a due tick must not run, or None. `expected_bytes`: what it will probably add to what waits; a poll that is
+    larger than the limit by itself runs when nothing waits.
+    """
     if now < not_before:
         return "throttled"
-    if unacked_bytes > max_unacked_bytes:
+    if unacked_bytes and unacked_bytes + expected_bytes > max_unacked_bytes:
         return "unacked"
     return None
 

@@ -77,8 +77,10 @@ class Poller:
         self._redactor = redactor
         self._surroundings = surroundings
         self._log = log.bind(endpoint=plan.name) if named else log
+        self._expected_bytes = 0  # what the next poll will probably bring: as much as the last one
         self._not_before = float("-inf")
         self._expected = surroundings.monotonic()
+        self._reminders = logs.Reminders(surroundings.monotonic)  # failures may last, a tick every two seconds
         self._told: set[str] = set()  # oddities that have been logged and still last
         self.failure: str | None = "no poll has succeeded yet"
         self.failing_since = surroundings.wall()
@@ -124,7 +126,9 @@ class Poller:
             topic=self.plan.topic,
             records=harvest.records,
         )
+        before = self._unacked_bytes()
         delivery = self._outlet.submit(parcel)
+        self._expected_bytes = self._unacked_bytes() - before
         # What was forgotten while this was under way must come again; a 304 would hide it.
         self._validators = harvest.validators if forgettings == self._forgettings else {}
         if self._memory is not None and harvest.changes is not None:
@@ -136,11 +140,15 @@ class Poller:
         self.last_records = len(harvest.records)
         return delivery
 
+    def _unacked_bytes(self) -> int:
+        return self._ledger.waiting(self.plan.topic, 0.0).unacked_bytes
+
     def _may_run(self, now: float) -> bool:
         reason = pacing.skip_reason(
             now,
             not_before=self._not_before,
-            unacked_bytes=self._ledger.waiting(self.plan.topic, now).unacked_bytes,
+            unacked_bytes=self._unacked_bytes(),
+            expected_bytes=self._expected_bytes,
             max_unacked_bytes=self._max_unacked_bytes,
         )
         if reason is not None:
@@ -159,7 +167,8 @@ class Poller:
             if self.failure is None:
                 self.failing_since = self._surroundings.wall()
             self.failure = error.reason
-            self._log.warning("Poll failed", outcome=error.outcome, reason=error.reason)
+            if self._reminders.due(error.outcome, error.reason):
+                self._log.warning("Poll failed", outcome=error.outcome, reason=error.reason)
             return
         self._metrics.ticks["ok"].inc()
         self.failure = None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
@@ -98,10 +100,33 @@ class MskTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka 
         """A fresh token; aiokafka asks at every connection. TimeoutError after TOKEN_TIMEOUT_SECONDS, or TokenError."""
         async with asyncio.timeout(TOKEN_TIMEOUT_SECONDS):
             try:
-                return await asyncio.to_thread(self._sign)
+                return await _in_daemon_thread(self._sign)
             except Exception as error:  # whatever the AWS SDK raises is told, and asked again at the next connection
                 said = f"{type(error).__name__}: {error}"
                 raise TokenError(f"no token for AWS_MSK_IAM ({said}): check the AWS credentials") from error
+
+
+async def _in_daemon_thread(work: Callable[[], str]) -> str:
+    """What the work gives. A pool's thread that hangs would be waited for at the end of the process, for ever."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[str] = loop.create_future()
+
+    def tell(settle: Callable[[], None]) -> None:
+        try:
+            loop.call_soon_threadsafe(lambda: None if done.done() else settle())
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 -- handed to whoever waits
+            tell(partial(done.set_exception, error))
+        else:
+            tell(partial(done.set_result, result))
+
+    threading.Thread(target=run, name="signer", daemon=True).start()
+    return await done
 
 
 def _msk_signer(region: str) -> Callable[[], str]:

@@ -158,10 +158,12 @@ class FlakyKafka:
         self.back = 0.0
         self.parcels: list[Parcel] = []
         self.waiting_bytes: list[tuple[float, int]] = [(0.0, 0)]  # since when how many
+        self.brought_bytes: list[tuple[float, int]] = [(0.0, 0)]  # when, by one poll
 
     def submit(self, parcel: Parcel) -> asyncio.Future[Delivery]:
         loop = asyncio.get_running_loop()
         self.parcels.append(parcel)
+        self.brought_bytes.append((loop.time(), sum(record.cost_bytes for record in parcel.records)))
         delivery: asyncio.Future[Delivery] = loop.create_future()
         if not parcel.records:
             delivery.set_result(Delivery(acknowledged=0))
@@ -183,7 +185,14 @@ class FlakyKafka:
         self.waiting_bytes.append((asyncio.get_running_loop().time(), self.ledger.unacked_bytes))
 
     def bytes_at(self, moment: float) -> int:
-        return self.waiting_bytes[bisect_right(self.waiting_bytes, (moment, 1 << 60)) - 1][1]
+        return _latest(self.waiting_bytes, moment)
+
+    def last_poll_bytes(self, moment: float) -> int:
+        return _latest(self.brought_bytes, moment)
+
+
+def _latest(noted: list[tuple[float, int]], moment: float) -> int:
+    return noted[bisect_right(noted, (moment, 1 << 60)) - 1][1]
 
 
 class WatchedPoller(Poller):
@@ -384,7 +393,9 @@ class ClockWorld:
             return "overrun"
         if due < earlier.told_until:
             return "throttled"
-        assert self.kafka.bytes_at(due + HAIR_SECONDS) > self.max_unacked_bytes, "skipped for no reason"
+        waiting = self.kafka.bytes_at(due + HAIR_SECONDS)
+        assert waiting, "skipped for no reason"
+        assert waiting + self.kafka.last_poll_bytes(due) > self.max_unacked_bytes, "skipped for no reason"
         return "unacked"
 
     def check_deadlines(self) -> None:

@@ -331,10 +331,10 @@ _NO_TABLE = f"holds an endpoint that is not written as a table [[endpoint]]; {_F
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", f"holds no endpoint; {_FILE}"),
-        (b"# nothing\n", f"holds no endpoint; {_FILE}"),
-        (b"endpoint = []\n", f"holds no endpoint; {_FILE}"),
-        (b"[[endpoints]]\nname = 'a'\n", f"holds no endpoint, but endpoints; {_FILE}"),
+        (b"", f"holds no [[endpoint]]; {_FILE}"),
+        (b"# nothing\n", f"holds no [[endpoint]]; {_FILE}"),
+        (b"endpoint = []\n", f"holds no [[endpoint]]; {_FILE}"),
+        (b"[[endpoints]]\nname = 'a'\n", f"holds no [[endpoint]], but endpoints; {_FILE}"),
         (b"[endpoint]\nname = 'a'\n", _NO_TABLE),
         (b"endpoint = [1]\n", _NO_TABLE),
         (f"endpoint = '{CANARY}'\n".encode(), _NO_TABLE),

@@ -194,6 +194,15 @@ async def test_told_to_wait_it_does_not_ask_again(status: str, header: str, expe
     assert expected - 2 <= error.wait_seconds <= expected
 
 
+async def test_a_long_error_page_is_quoted_by_its_beginning_gzipped_or_not() -> None:
+    page = b"<html>You are not entitled to this data." + b"<br>" * 5000
+    async with scripted_api(gzipped(page, status="403 Forbidden"), http(page, status="403 Forbidden")) as api:
+        for _ in range(2):
+            async with fetcher(api) as source:
+                with pytest.raises(FetchError, match=r"it sent: <html>You are not entitled to this data.<br>"):
+                    await source.fetch(5)
+
+
 async def test_a_429_whose_body_never_ends_is_still_a_429() -> None:
     async def dangle(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 429 Too Many\r\nRetry-After: 9\r\nContent-Length: 10\r\n\r\n")

@@ -124,6 +124,18 @@ def test_why_a_due_tick_does_not_run(now: float, unacked: int, expected: str | N
     assert skip_reason(now, not_before=-math.inf, unacked_bytes=0, max_unacked_bytes=100) is None
 
 
+def test_a_poll_that_would_exceed_what_may_wait_is_skipped_unless_nothing_waits() -> None:
+    def skipped(unacked: int, expected: int) -> str | None:
+        return skip_reason(
+            0.0, not_before=-math.inf, unacked_bytes=unacked, max_unacked_bytes=100, expected_bytes=expected
+        )
+
+    assert skipped(40, 60) is None
+    assert skipped(41, 60) == "unacked"
+    assert skipped(0, 500) is None
+    assert skipped(1, 500) == "unacked"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """`late` seconds after it was allowed, arriving at `arrives` (0…1) of its `latency`; settled at the end of that."""

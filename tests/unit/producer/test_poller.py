@@ -185,6 +185,14 @@ async def test_ticks_are_skipped_before_fetching_while_too_much_waits_for_kafka(
     assert rig.count("ticklake_producer_ticks_skipped_total", reason="unacked") == 3
 
 
+async def test_a_failure_that_lasts_is_logged_when_it_is_new_and_once_a_minute() -> None:
+    rig = Rig(*[(0.0, FetchError("refused", "HTTP 404"))] * 45, (0.0, FetchError("unreachable", "gone")))
+    with structlog.testing.capture_logs() as lines:
+        await rig.run()
+    assert [line["reason"] for line in lines] == ["HTTP 404", "HTTP 404", "gone"]
+    assert rig.count("ticklake_producer_ticks_total", outcome="refused") == 45
+
+
 async def test_a_failed_tick_is_the_reason_until_one_succeeds() -> None:
     rig = Rig((0.0, FetchError("refused", "HTTP 404")))
     assert rig.poller.failure == "no poll has succeeded yet"
