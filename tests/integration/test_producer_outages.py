@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka.errors import for_code
 
+from demo.ports import free_port
 from tests.kafka_proxy import (
     HELD_ANSWER,
     INVALID_PRODUCER_EPOCH,
@@ -468,3 +469,22 @@ async def test_what_is_too_large_for_the_topic_alone_is_set_aside_and_costs_none
     assert (line["reason"], line["key"], line["bytes"]) == ("too_large", "G", len(giant))
     records = (await kafka.read(topic))[0]
     assert [record.value for record in records] == small
+
+
+async def test_with_the_broker_away_bodies_that_fill_the_caps_stay_within_the_designs_memory(tmp_path: Path) -> None:
+    def body(records: int) -> bytes:
+        return b"[" + b",".join(b'{"symbol":"S%06d","t":"%0600d"}' % (n, n) for n in range(records)) + b"]"
+
+    async with scripted_api(http(body(20_000)), http(body(100_000))) as api:
+        settings = environ(f"127.0.0.1:{free_port()}", "away", api.url, POLL_INTERVAL_SECONDS="3", SELECT="changed")
+        settings["SHUTDOWN_TIMEOUT_SECONDS"] = "2"
+        with ServiceProcess(["producer"], settings, tmp_path) as producer:
+
+            async def skipped() -> bool:
+                return total(await metrics(producer), "ticklake_producer_ticks_skipped_total") > 1
+
+            await eventually(skipped, "ticks skipped", every_seconds=0.5)
+            assert producer.peak_memory_bytes() < 256 * 1024 * 1024
+            assert await producer.stop() == 1
+            (line,) = producer.lines("Stopped, records not acknowledged")
+    assert int(str(line["records"])) >= 100_000
