@@ -92,7 +92,7 @@ async def test_a_page_on_another_host_fails_the_poll_and_gets_no_request(
     async with scripted_api(http()) as other:
         link = other.url.replace("127.0.0.1", "localhost")
         async with scripted_api(http(page(A1, link=link))) as api:
-            paged = {"API_NEXT_POINTER": "/next_url", "API_RECORDS_POINTER": "/results", "API_KEY": "k"}
+            paged = {"API_NEXT_POINTER": "/next_url", "API_RECORDS_POINTER": "/results", "API_KEY": "canary"}
             with ServiceProcess(["producer"], environ(kafka, topic, api, **paged), tmp_path) as producer:
                 reason = await producer.ready_reason("the link to the next page leads to http://localhost")
                 assert await producer.stop() == 0
