@@ -283,14 +283,11 @@ class Fetcher:
         # What is no HTTP, h11 quotes whole and escaped: 90 kB of it, or a key in a spelling that no mask knows.
         said = str(error).partition("bytearray(")[0]
         text = self._redactor.excerpt(f"{type(error).__name__}: {said}".rstrip(": ").encode())
-        return f"{text}; {self._hint(error)}"
-
-    def _hint(self, error: Exception) -> str:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return "its certificate is not trusted: name the authority's in SSL_CERT_FILE"
+            return f"{text}; its certificate is not trusted: name the authority's in SSL_CERT_FILE"
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-            return f"is it up? check {self._plan.setting('url')} and HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
-        return "the connection or the answer is broken; it is asked again"
+            return f"{text}; is it up? check {self._plan.setting('url')} and HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
+        return text
 
 
 def _log_retry(state: RetryCallState) -> None:
