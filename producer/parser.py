@@ -80,9 +80,8 @@ def parse(body: bytes | bytearray, pointer: Pointer, max_records: int, called: s
     """The records at the pointer: an array's items, or one object; null or nothing there is zero records.
 
     Raises BodyError when the body is not strict JSON (RFC 8259, UTF-8) or holds more than `max_records`, which the user
-    knows as `called`;
-    ApiError when there is no array and the body says that it is an error. What no decoder follows, for it is nested too
-    deep, is overwritten in a bytearray: a copy would be as large as the body.
+    knows as `called`; ApiError when there is no array and the body says that it is an error. What no decoder follows,
+    for it is nested too deep, is overwritten in a bytearray: a copy would be as large as the body.
     """
     _check_utf8(body)
     try:
