@@ -171,7 +171,9 @@ class Poller:
                 self._log.warning("Poll failed", outcome=error.outcome, reason=error.reason)
             return
         self._metrics.ticks["ok"].inc()
-        self.failure = None
+        if self.failure is not None:
+            self.failure = None
+            self._reminders.over()
         self.last_success = self._surroundings.wall()
         self._metrics.last_success.set(self.last_success)
 

@@ -160,6 +160,10 @@ class Reminders:
         self._told[fact] = now
         return True
 
+    def over(self) -> None:
+        """Nothing lasts any more: whatever is found out next is new."""
+        self._told.clear()
+
 
 class _StdoutHandler(logging.Handler):
     """Writes lines to a stream that may go away: a closed pipe or a full disk costs the lines, nothing else."""

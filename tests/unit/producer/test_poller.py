@@ -193,6 +193,14 @@ async def test_a_failure_that_lasts_is_logged_when_it_is_new_and_once_a_minute()
     assert rig.count("ticklake_producer_ticks_total", outcome="refused") == 45
 
 
+async def test_a_failure_after_a_success_is_new() -> None:
+    gone = FetchError("unreachable", "gone")
+    rig = Rig((0.0, gone), (0.0, GOOD), (0.0, gone))
+    with structlog.testing.capture_logs() as lines:
+        await rig.run()
+    assert [line["reason"] for line in lines] == ["gone", "gone"]
+
+
 async def test_a_failed_tick_is_the_reason_until_one_succeeds() -> None:
     rig = Rig((0.0, FetchError("refused", "HTTP 404")))
     assert rig.poller.failure == "no poll has succeeded yet"
