@@ -15,6 +15,7 @@ import pytest
 
 from demo import environment, kafka_server
 from demo.server_process import ServerError
+from shared import kafka_connection
 from tests.servers import S3, Kafka, make_s3, unique
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ ALL_S3 = ["ministack", "versitygw"] if SECOND_S3 == "versitygw" else ["ministack
 
 def pytest_configure() -> None:
     environment.shield(os.environ)
+
+
+@pytest.fixture(autouse=True)
+def no_attempts_of_other_tests() -> None:
+    """A process remembers for 90 s why it could not connect: what a test before this one ran into is none of its own."""
+    kafka_connection.ATTEMPTS._failed.clear()
+    kafka_connection.ATTEMPTS.reminders.over()
 
 
 @pytest.fixture(scope="session")
