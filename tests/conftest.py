@@ -35,7 +35,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def no_attempts_of_other_tests() -> None:
-    """A process remembers for 90 s why it could not connect: what a test before this one ran into is none of its own."""
+    """A process remembers for 90 s why it could not connect; what a test before ran into is none of this one's."""
     kafka_connection.ATTEMPTS._failed.clear()
     kafka_connection.ATTEMPTS.reminders.over()
 
