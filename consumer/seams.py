@@ -14,20 +14,18 @@ So each of the three methods is copied as a function object whose globals differ
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Final, cast
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer
-from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
-from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.views import BatchRecords, WireBytes
+from shared.kafka_metadata import metadata_update
 from shared.rebinding import rebound
 
 if TYPE_CHECKING:
@@ -66,13 +64,6 @@ class RetrievingCoordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka 
         return task
 
 
-# aiokafka asks for the topic with allow_auto_topic_creation, every 30 s: a topic deleted while we run would come back
-# empty, with other partitions, and look like one that was truncated.
-_metadata_update = rebound(
-    AIOKafkaClient._metadata_update, MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False)
-)
-
-
 class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no types
     """The consumer with both seams. `getmany` returns lists of views.Item; nothing else differs."""
 
@@ -82,7 +73,7 @@ class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no t
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
-        self._client._metadata_update = MethodType(_metadata_update, self._client)
+        self._client._metadata_update = MethodType(metadata_update, self._client)
 
     @property
     def client(self) -> Client:

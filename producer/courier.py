@@ -34,9 +34,9 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedVersionError,
 )
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
+from shared.kafka_metadata import metadata_update
 from shared.rebinding import rebound
 from shared.topic_configs import describe_topic, topic_settings
 
@@ -50,9 +50,8 @@ CONNECT_SECONDS: Final = 15.0
 REQUEST_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 10.0
 METADATA_AGE_SECONDS: Final = 30.0
-METADATA_PACE_SECONDS: Final = (
-    0.5  # aiokafka asks again at once as long as a partition it has a batch for is leaderless
-)
+# aiokafka asks again at once while a partition that it has a batch for is leaderless.
+METADATA_PACE_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 0.25
 _DISCARD = struct.pack("ii", 1, 0)  # SO_LINGER: what the peer has not got is thrown away at close
 
@@ -61,14 +60,6 @@ StartErrors = (KafkaError, OSError, TimeoutError)
 
 class NotTold(Exception):  # noqa: N818 -- an answer, not a fault
     """The broker does not tell what a topic is set to, and will not: why."""
-
-
-class _Client(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no types
-    """Never instantiated: two of its methods replace those of a producer's own client."""
-
-    _metadata_update = rebound(
-        AIOKafkaClient._metadata_update, MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False)
-    )
 
 
 class Courier:
@@ -175,7 +166,7 @@ class Courier:
 
     def _bend(self) -> None:
         client, sender = self._client, self._sender
-        client._metadata_update = partial(self._paced_metadata, MethodType(_Client._metadata_update, client))
+        client._metadata_update = partial(self._paced_metadata, MethodType(metadata_update, client))
         client.bootstrap = MethodType(rebound(AIOKafkaClient.bootstrap, create_conn=self._recorded_connection), client)
         sender._send_produce_req = partial(self._recorded_request, sender._send_produce_req)
         # With idempotence a batch must not expire: the sequence would have a hole, and the client be good for nothing.

@@ -55,9 +55,8 @@ REPLACE_SECONDS = (1.0, 30.0)  # before another client: at first, and at most
 CLOSE_SECONDS = 3.0
 UNACKED_AGE_SECONDS = 10.0
 LOOK_SECONDS = 10.0  # whether the topic and its partitions are still there
-UNDER_WAY_BYTES = (
-    16 * 1024 * 1024
-)  # of records given to the client: what a lost one may double, and far below a request
+# Of records given to the client: what a lost one may double, and far below what a request may hold.
+UNDER_WAY_BYTES = 16 * 1024 * 1024
 THREAD_BYTES = 64 * 1024  # less is compressed faster than a thread is asked
 
 

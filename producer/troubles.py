@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-REMIND_SECONDS = 60.0
-
 
 class Kind(Enum):
     """Each may last while the other comes and goes."""
@@ -59,7 +57,7 @@ class Troubles:
         said = None if known is None else known.text
         self.note(kind, text)
         trouble, now = self._troubles[kind], self._surroundings.monotonic()
-        if text != said or now - trouble.reminded >= REMIND_SECONDS:
+        if text != said or now - trouble.reminded >= logs.REMIND_SECONDS:
             log.warning("Kafka is not ready", topic=self._topic, reason=text)
             trouble.reminded = now
 
