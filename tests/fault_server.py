@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from tests.connections import Connections
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
@@ -154,7 +156,7 @@ class FaultServer:
         self._port = port
         self._region = region
         self._scripts: list[Script] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = Connections(self._serve)
         self._server: asyncio.Server | None = None
 
     @property
@@ -188,15 +190,11 @@ class FaultServer:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._open.cut()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.create_task(self._serve(reader, writer), name="fault-server-connection")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._open.accept(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client that goes away is the client's business.

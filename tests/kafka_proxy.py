@@ -21,10 +21,10 @@ import asyncio
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from demo.ports import HOST, free_port
+from tests.connections import Connections
 from tests.produce_requests import PRODUCE, Produce, read_produce, refusal, refusal_in_part
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class KafkaProxy:
         self._broker_port = broker_port
         self._released = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._watched)
         self._bugs: list[BaseException] = []  # of this proxy, not of anybody it talks to
 
     @property
@@ -118,7 +118,7 @@ class KafkaProxy:
         self._released.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._server = await asyncio.start_server(self._connections.accept, HOST, self.port)
         return self
 
     async def __aexit__(
@@ -126,23 +126,17 @@ class KafkaProxy:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._connections.cut()
         if error is None and self._bugs:
             raise self._bugs[0]
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer), name="kafka-proxy")
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, writer))
-
-    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
-        writer.transport.abort()  # here, since a task that was cancelled before its first step does nothing itself
-        self._tasks.discard(task)
-        if not task.cancelled() and (bug := task.exception()) is not None:
+    async def _watched(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve(reader, writer)
+        except Exception as bug:  # noqa: BLE001 -- raised at the end
             self._bugs.append(bug)
+        finally:
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -17,6 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.connections import Connections
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -106,22 +108,14 @@ async def _give(answer: Answer, writer: asyncio.StreamWriter) -> None:
 async def scripted_api(*answers: Answer) -> AsyncIterator[ScriptedApi]:
     """A server on a free port of 127.0.0.1 that gives these answers in turn."""
     api = ScriptedApi(answers=list(answers))
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(api.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    connections = Connections(api.serve)
+    server = await asyncio.start_server(connections.accept, "127.0.0.1", 0)
     api.port = server.sockets[0].getsockname()[1]
     try:
         yield api
     finally:
         server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await connections.cut()
 
 
 def http(

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Self
 from demo.ports import HOST, free_port
 from tests.chaos import wire
 from tests.chaos.faults import Effect, Fault, Rule, Sees
+from tests.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -60,7 +61,7 @@ class FaultProxy:
         self._upstream_port = upstream_port
         self._dice = random.Random(seed)
         self._rules: list[Rule] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
         self._late: set[asyncio.Task[wire.Answer | None]] = set()
         self._released = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -109,7 +110,7 @@ class FaultProxy:
     async def away(self) -> AsyncIterator[None]:
         """An outage: what is open is cut, new connections are refused; requests under way may have had their effect."""
         self._stop_listening()
-        await self._cut()
+        await self._connections.cut()
         try:
             yield
         finally:
@@ -140,26 +141,15 @@ class FaultProxy:
         for task in self._late:
             task.cancel()
         await asyncio.gather(*self._late, return_exceptions=True)
-        await self._cut()
+        await self._connections.cut()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port, limit=wire.HEAD_LIMIT)
+        self._server = await asyncio.start_server(self._connections.accept, HOST, self.port, limit=wire.HEAD_LIMIT)
 
     def _stop_listening(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
-
-    async def _cut(self) -> None:
-        cut = list(self._tasks)
-        for task in cut:
-            task.cancel()
-        await asyncio.gather(*cut, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer), name="fault-proxy-connection")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -18,6 +18,7 @@ import struct
 from typing import TYPE_CHECKING, Self
 
 from demo.ports import HOST, free_port
+from tests.connections import Connections
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,14 +40,14 @@ class LoadingCoordinator:
         self.answered = 0
         self._broker_port = broker_port
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     @property
     def bootstrap_servers(self) -> str:
         return f"{HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._server = await asyncio.start_server(self._connections.accept, HOST, self.port)
         return self
 
     async def __aexit__(
@@ -54,15 +55,7 @@ class LoadingCoordinator:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer), name="loading-coordinator")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._connections.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
