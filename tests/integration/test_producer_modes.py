@@ -7,23 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.processes import ServiceProcess
-from tests.scripted_api import ScriptedApi, http, scripted_api
+from tests.producer_witness import environ
+from tests.scripted_api import http, scripted_api
 from tests.servers import Kafka, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def environ(kafka: Kafka, topic: str, api: ScriptedApi, **settings: str) -> dict[str, str]:
-    return {
-        "API_URL": api.url,
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "KAFKA_TOPIC": topic,
-        "POLL_INTERVAL_SECONDS": "0.2",
-        "API_TIMEOUT_SECONDS": "5",
-        "SELECT": "all",
-        **settings,
-    }
 
 
 async def values(kafka: Kafka, topic: str) -> list[bytes | None]:
@@ -42,7 +31,9 @@ async def test_changed_publishes_what_differs_from_what_was_handed_over_last(
 ) -> None:
     polls = [body(A1, B1), body(B1, A1), body(A2, B1), body(A1, B1), body(NULL), body(NULL, A1), body()]
     async with scripted_api(*(http(poll) for poll in polls)) as api:
-        with ServiceProcess(["producer"], environ(kafka, topic, api, SELECT="changed"), tmp_path) as producer:
+        with ServiceProcess(
+            ["producer"], environ(kafka.bootstrap_servers, topic, api.url, SELECT="changed"), tmp_path
+        ) as producer:
             await eventually(lambda: len(api.requests) > len(polls), "all polls")
             assert await producer.stop() == 0
             said = [line["records"] for line in producer.lines("Message sent")]
@@ -56,7 +47,9 @@ async def test_changed_asks_with_validators_and_takes_a_304_for_nothing_new(
     unchanged = b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\nConnection: close\r\n\r\n'
     first = http(body(A1), headers=['ETag: "v1"'])
     async with scripted_api(first, unchanged, unchanged, http(body(A2))) as api:
-        with ServiceProcess(["producer"], environ(kafka, topic, api, SELECT="changed"), tmp_path) as producer:
+        with ServiceProcess(
+            ["producer"], environ(kafka.bootstrap_servers, topic, api.url, SELECT="changed"), tmp_path
+        ) as producer:
             await eventually(lambda: len(api.requests) > 5, "six polls")
             assert await producer.is_ready()
             assert await producer.stop() == 0
@@ -73,7 +66,7 @@ async def test_pages_are_one_poll_and_each_is_asked_with_the_key(kafka: Kafka, t
     pages = [http(page(A1, link="/quotes?cursor=a&apiKey=gone")), http(page(B1, link="?cursor=b")), http(page(A2))]
     async with scripted_api(*pages) as api:
         paged = {"API_NEXT_POINTER": "/next_url", "API_RECORDS_POINTER": "/results"}
-        settings = environ(kafka, topic, api, API_KEY="k/1", API_AUTH="query:apiKey", **paged)
+        settings = environ(kafka.bootstrap_servers, topic, api.url, API_KEY="k/1", API_AUTH="query:apiKey", **paged)
         with ServiceProcess(["producer", "once"], settings, tmp_path) as producer:
             assert await producer.ended() == 0
             (line,) = producer.lines("Message sent")
@@ -93,7 +86,9 @@ async def test_a_page_on_another_host_fails_the_poll_and_gets_no_request(
         link = other.url.replace("127.0.0.1", "localhost")
         async with scripted_api(http(page(A1, link=link))) as api:
             paged = {"API_NEXT_POINTER": "/next_url", "API_RECORDS_POINTER": "/results", "API_KEY": "canary"}
-            with ServiceProcess(["producer"], environ(kafka, topic, api, **paged), tmp_path) as producer:
+            with ServiceProcess(
+                ["producer"], environ(kafka.bootstrap_servers, topic, api.url, **paged), tmp_path
+            ) as producer:
                 reason = await producer.ready_reason("the link to the next page leads to http://localhost")
                 assert await producer.stop() == 0
     assert "which is not asked" in reason
@@ -107,7 +102,9 @@ async def test_a_poll_whose_second_page_fails_publishes_nothing_and_the_next_one
     answers = [http(page(A1, link="?c=1")), http(b"no", status="404 Gone"), http(page(A1, link="?c=1")), http(page(B1))]
     async with scripted_api(*answers, http(page())) as api:
         paged = {"API_NEXT_POINTER": "/next_url", "API_RECORDS_POINTER": "/results"}
-        with ServiceProcess(["producer"], environ(kafka, topic, api, **paged), tmp_path) as producer:
+        with ServiceProcess(
+            ["producer"], environ(kafka.bootstrap_servers, topic, api.url, **paged), tmp_path
+        ) as producer:
             (line,) = await producer.logged("Poll failed")
             await producer.logged("Message sent")
             assert await producer.stop() == 0
@@ -120,7 +117,7 @@ async def test_the_rate_limit_stretches_the_period(kafka: Kafka, topic: str, tmp
 
     async with scripted_api(http(body(A1))) as api:
         with ServiceProcess(
-            ["producer"], environ(kafka, topic, api, API_RATE_LIMIT_PER_MINUTE="30"), tmp_path
+            ["producer"], environ(kafka.bootstrap_servers, topic, api.url, API_RATE_LIMIT_PER_MINUTE="30"), tmp_path
         ) as producer:
 
             def asked() -> bool:

@@ -21,17 +21,15 @@ from typing import TYPE_CHECKING, Final, Self
 import httpx
 import structlog
 
-from producer.endpoint import build_endpoint, parse_auth, split_url
 from producer.fetcher import Fetcher, FetchError
 from producer.ledger import Delivery, Ledger, Parcel
 from producer.metrics import Metrics
 from producer.pacing import RateLimit
-from producer.plan import Plan
 from producer.pointer import parse_pointer
 from producer.poller import Poller
 from producer.redactor import Redactor
-from producer.selection import Select
 from producer.surroundings import Surroundings
+from tests.unit.producer.plans import plan
 from tests.virtual_time import VirtualTimeLoop
 
 if TYPE_CHECKING:
@@ -271,19 +269,14 @@ class ClockWorld:
         self.loop = loop
         self.ledger = Ledger()
         self.metrics = Metrics(unacked_bytes=lambda: self.ledger.unacked_bytes)
-        self.plan = Plan(
-            name="api",
-            endpoint=build_endpoint(split_url(URL), parse_auth("bearer"), None),
-            topic="task",
+        self.plan = plan(
+            URL,
             records_pointer=parse_pointer("/results"),
             next_pointer=parse_pointer("/next") if self.pages > 1 else None,
-            key_pointer=parse_pointer("/symbol"),
-            select=Select.ALL,
             interval_seconds=self.interval_seconds,
             timeout_seconds=self.timeout_seconds,
             rate_limit_per_minute=self.per_minute,
             max_body_bytes=10_000,
-            max_records=100,
         )
         self.api = StormyApi(
             self, random.Random(f"api {self.seed}"), slowest_seconds=3 * self.plan.period_seconds, pages=self.pages

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from producer.collector import Collector, Harvest
-from producer.endpoint import build_endpoint, parse_auth, split_url
 from producer.fetcher import Ask, Fetched, FetchError
 from producer.ledger import Record
 from producer.memory import Memory
 from producer.parser import ApiError, BodyError
-from producer.plan import Plan
 from producer.pointer import parse_pointer
 from producer.selection import Select
+from tests.unit.producer.plans import plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,22 +52,14 @@ class Site:
 def collector(
     site: Site, select: Select = Select.ALL, *, next_pointer: str | None = "/next", most: int = 9
 ) -> Collector:
-    plan = Plan(
-        name="api",
-        endpoint=build_endpoint(split_url(f"{HOST}/x"), parse_auth("none"), None),
-        topic="task",
-        records_pointer=parse_pointer("/results"),
-        next_pointer=None if next_pointer is None else parse_pointer(next_pointer),
-        key_pointer=parse_pointer("/symbol"),
-        select=select,
-        interval_seconds=2.0,
-        timeout_seconds=10.0,
-        rate_limit_per_minute=None,
-        max_body_bytes=1000,
-        max_records=most,
-    )
+    pointers = {
+        "records_pointer": parse_pointer("/results"),
+        "next_pointer": None if next_pointer is None else parse_pointer(next_pointer),
+    }
     memory = Memory(max_keys=100) if select is Select.CHANGED else None
-    return Collector(plan, site, memory, lambda count: count - 1)
+    return Collector(
+        plan(f"{HOST}/x", select=select, max_records=most, **pointers), site, memory, lambda count: count - 1
+    )
 
 
 def page(*symbols: str, link: str | None = None) -> bytes:

@@ -16,13 +16,11 @@ import trustme
 from producer.endpoint import build_endpoint, parse_auth, split_url
 from producer.fetcher import Ask, Fetched, Fetcher, FetchError, open_client, proxy_secrets
 from producer.pacing import RateLimit
-from producer.plan import Plan
-from producer.pointer import parse_pointer
 from producer.redactor import Redactor
-from producer.selection import Select
 from producer.surroundings import Surroundings
 from shared.settings import SettingsError
 from tests.scripted_api import ScriptedApi, drip, gzipped, hang, http, reset, scripted_api
+from tests.unit.producer.plans import plan
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,20 +83,8 @@ def fetcher(
         limit=rate,
         redactor=Redactor(endpoint.secrets),
         surroundings=world or surroundings(),
-        plan=Plan(
-            name="api",
-            endpoint=endpoint,
-            topic="task",
-            records_pointer=parse_pointer(""),
-            next_pointer=None,
-            key_pointer=None,
-            select=Select.ALL,
-            interval_seconds=2.0,
-            timeout_seconds=timeout_seconds,
-            rate_limit_per_minute=None,
-            max_body_bytes=limit,
-            max_records=100,
-            called={"max_body_bytes": "API_MAX_BODY_BYTES"},
+        plan=plan(
+            timeout_seconds=timeout_seconds, max_body_bytes=limit, called={"max_body_bytes": "API_MAX_BODY_BYTES"}
         ),
     )
     return Asker(source, client, endpoint)

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from producer.endpoint import build_endpoint, parse_auth, split_url
 from producer.fetcher import Ask, Fetched, FetchError
 from producer.ledger import Delivery, Ledger, Parcel, Record
 from producer.metrics import Metrics
 from producer.parser import ApiError, BodyError
-from producer.plan import Plan
-from producer.pointer import parse_pointer
 from producer.poller import Poller
 from producer.redactor import Redactor
 from producer.selection import Select
 from producer.surroundings import Surroundings
+from tests.unit.producer.plans import plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,22 +99,8 @@ class Rig:
         self.outlet = Outlet()
         self.ledger = Ledger()
         self.metrics = Metrics(unacked_bytes=lambda: self.ledger.unacked_bytes)
-        plan = Plan(
-            name="api",
-            endpoint=build_endpoint(split_url("http://h/x"), parse_auth("bearer"), None),
-            topic="task",
-            records_pointer=parse_pointer(""),
-            next_pointer=None,
-            key_pointer=parse_pointer("/symbol"),
-            select=select,
-            interval_seconds=2.0,
-            timeout_seconds=10.0,
-            rate_limit_per_minute=None,
-            max_body_bytes=1000,
-            max_records=100,
-        )
         self.poller = Poller(
-            plan,
+            plan(select=select),
             self.source,
             self.outlet,
             ledger=self.ledger,
