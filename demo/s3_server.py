@@ -111,13 +111,22 @@ class MiniStack(S3Server):
 
 
 class VersityGateway(S3Server):
-    """versitygw on a folder of plain files."""
+    """versitygw on a folder of plain files. Left to itself it closes the connection after each answer, as S3 does not:
+    whoever measures clients sets `keep_alive`.
+    """
 
     def __init__(
-        self, binary: Path, folder: Path, *, port: int | None = None, environ: Mapping[str, str] | None = None
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        port: int | None = None,
+        environ: Mapping[str, str] | None = None,
+        keep_alive: bool = False,
     ) -> None:
         super().__init__("versitygw", folder, port=port, environ=environ)
         self._binary = binary
+        self._keep_alive = keep_alive
 
     def bucket_folder(self, bucket: str) -> Path:
         return self.data / bucket
@@ -135,6 +144,7 @@ class VersityGateway(S3Server):
             "ROOT_SECRET_KEY": SECRET_KEY,
             "VGW_PORT": f"{HOST}:{self.port}",
             "VGW_REGION": REGION,
+            "VGW_KEEP_ALIVE": str(self._keep_alive).lower(),
         }
 
 
