@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -122,18 +123,29 @@ def _text(text: str, *, ok: bool) -> web.Response:
 class LoopMonitor:
     """Measures how long the event loop is blocked: how late a short sleep ends.
 
-    A block shows up to INTERVAL_SECONDS too short, blocks shorter than that may not show at all.
+    A block shows up to one sleep too short, never too long: BUSY_SECONDS while the loop has been late within the last
+    CALM_SECONDS, else IDLE_SECONDS. An idle process is not woken for what it cannot have. `clock` is monotonic, and the
+    system's rather than the loop's, which counts milliseconds.
     """
 
-    INTERVAL_SECONDS: Final = 0.02
+    IDLE_SECONDS: Final = 0.02
+    BUSY_SECONDS: Final = 0.005
+    CALM_SECONDS: Final = 1.0
+    LATE_SECONDS: Final = 0.005  # what the system alone can do to a process that does nothing
 
-    def __init__(self, observe: Callable[[float], object]) -> None:
+    def __init__(self, observe: Callable[[float], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._observe = observe
+        self._clock = clock
 
     async def run(self) -> None:
         """Until cancelled: tell `observe` the seconds of every turn's delay."""
-        loop = asyncio.get_running_loop()
+        busy_until = began = self._clock()
         while True:
-            due = loop.time() + self.INTERVAL_SECONDS
-            await asyncio.sleep(self.INTERVAL_SECONDS)
-            self._observe(max(0.0, loop.time() - due))
+            seconds = self.BUSY_SECONDS if began < busy_until else self.IDLE_SECONDS
+            await asyncio.sleep(seconds)
+            ended = self._clock()
+            late = max(0.0, ended - began - seconds)
+            self._observe(late)
+            if late >= self.LATE_SECONDS:
+                busy_until = ended + self.CALM_SECONDS
+            began = ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import pytest
@@ -15,9 +15,12 @@ from structlog.testing import capture_logs
 from shared.health import LoopMonitor, SidePort, Status, Table
 from shared.page import render
 from shared.settings import SettingsError
+from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from tests.virtual_time import VirtualTimeLoop
 
 
 class Told:
@@ -176,6 +179,44 @@ async def test_a_blocked_loop_is_measured() -> None:
             await asyncio.sleep(0)
     task.cancel()
     assert min(seen) >= 0
+
+
+@virtual_time
+async def test_a_block_of_a_busy_loop_shows_at_most_5_ms_too_short_and_never_too_long() -> None:
+    loop = cast("VirtualTimeLoop", asyncio.get_running_loop())
+    seen: list[float] = []
+    task = asyncio.create_task(LoopMonitor(seen.append, loop.time).run())
+    await asyncio.sleep(0.02)
+    loop._now += 0.05  # busy from now on
+    for wait_ms in range(5, 45):  # the blocks begin at every place of a sleep
+        for block in (0.011, 0.025, 0.050):
+            await asyncio.sleep(wait_ms * 1.01e-3)
+            seen.clear()
+            loop._now += block
+            await asyncio.sleep(0.03)
+            assert block - 0.005 - 1e-6 <= max(seen) <= block + 1e-6
+    task.cancel()
+
+
+@virtual_time
+async def test_after_a_calm_second_the_loop_is_looked_at_seldom_until_it_is_late_again() -> None:
+    loop = cast("VirtualTimeLoop", asyncio.get_running_loop())
+    seen: list[float] = []
+    task = asyncio.create_task(LoopMonitor(seen.append, loop.time).run())
+    await asyncio.sleep(10.01)
+    assert len(seen) == 500
+    assert max(seen) < 1e-6
+    loop._now += 0.03
+    await asyncio.sleep(0.005)
+    assert 0.01 <= seen[-1] <= 0.03  # the first block after a calm time: up to 20 ms too short
+    seen.clear()
+    await asyncio.sleep(0.5)
+    assert len(seen) == 100
+    await asyncio.sleep(1)
+    seen.clear()
+    await asyncio.sleep(1)
+    assert len(seen) == 50
+    task.cancel()
 
 
 async def test_a_client_that_does_not_read_holds_the_stop_up_for_no_longer_than_it_may() -> None:
