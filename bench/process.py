@@ -35,9 +35,10 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One JSON line of a process and when it was read, on the monotonic clock."""
+    """One JSON line of a process, when it was read (monotonic clock), and the CPU time it had taken until then."""
 
     at: float
+    cpu_seconds: float
     fields: Mapping[str, object]
 
 
@@ -54,6 +55,7 @@ class MeasuredProcess:
         settings: Mapping[str, str],
         inbox: queue.SimpleQueue[tuple[str, Line]],
     ) -> None:
+        self.started_at = time.monotonic()
         self._who = who
         self._inbox = inbox
         self._said: list[str] = []
@@ -81,8 +83,8 @@ class MeasuredProcess:
             self._process.stdout.close()
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its threads so far, in nanosecond steps (clock_getcpuclockid of glibc)."""
-        return time.clock_gettime((~self._process.pid << 3) | _CPUCLOCK_SCHED)
+        """User and system time of all its threads so far."""
+        return cpu_seconds(self._process.pid)
 
     def peak_memory_bytes(self) -> int:
         """The most resident memory it ever had (VmHWM)."""
@@ -92,6 +94,13 @@ class MeasuredProcess:
             message = f"the kernel tells no VmHWM of {self._who}"
             raise BenchError(message)
         return int(found[1]) << 10
+
+    def check_childless(self) -> None:
+        """Raises BenchError when it has started processes: their CPU time would be missing."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        if children:
+            message = f"{self._who} has processes of its own ({', '.join(children)}): their CPU time would be missing"
+            raise BenchError(message)
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM; the exit code."""
@@ -109,15 +118,29 @@ class MeasuredProcess:
     def _read(self) -> None:
         if self._process.stdout is None:
             return
+        used = 0.0
         for text in self._process.stdout:
             at = time.monotonic()
+            used = self._cpu_seconds_or(used)
             self._said = [*self._said[-50:], text.rstrip()]
             try:
                 fields = json.loads(text)
             except ValueError:
                 continue  # said by something that does not log in JSON; shown if the process ends
             if isinstance(fields, dict):
-                self._inbox.put((self._who, Line(at=at, fields=fields)))
+                self._inbox.put((self._who, Line(at=at, cpu_seconds=used, fields=fields)))
+
+    def _cpu_seconds_or(self, before: float) -> float:
+        """What it has taken, or what it had: its last lines may be read after its end."""
+        try:
+            return self.cpu_seconds()
+        except OSError:
+            return before
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process so far, in nanosecond steps (clock_getcpuclockid of glibc)."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 def lines(
