@@ -78,14 +78,10 @@ class Account:
             partition, first = quotes.place(body[: self.topic.shape.value_bytes])
         except ValueError:
             return None
-        known = 0 <= partition < self.partitions and 0 <= first <= self.topic.offsets - count
-        if (
-            rest
-            or not known
-            or hashlib.sha256(body).digest() != quotes.digest(self.topic.shape, partition, first, count)
-        ):
+        if rest or not (0 <= partition < self.partitions and 0 <= first <= self.topic.offsets - count):
             return None
-        return partition, first, count
+        expected = quotes.digest(self.topic.shape, partition, first, count)
+        return (partition, first, count) if hashlib.sha256(body).digest() == expected else None
 
     def _count(self, partition: int, first: int, count: int) -> None:
         counts = self.found[partition]

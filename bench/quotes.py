@@ -113,7 +113,7 @@ def _quote(dice: random.Random, symbol: str) -> str:
         f'"symbol":"{symbol}","bid_price":{price / 100:.2f},"bid_size":{dice.randrange(1, 30) * 100},'
         f'"ask_price":{(price + spread) / 100:.2f},"ask_size":{dice.randrange(1, 30) * 100},'
         f'"last_price":{(price + dice.randrange(spread)) / 100:.2f},"volume":{dice.randrange(10_000, 9_000_000)},'
-        '"currency":"USD",'
+        f'"tape":"{dice.choice("ABC")}",'
     )
 
 
