@@ -5,23 +5,18 @@ Owns: the goals, the tables, what the figures stood on. Does not own: measuring 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import re
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from bench import provenance
 from bench.producer_runs import PARTITIONS
 from bench.quotes_api import TICKERS
-from demo import kafka_jars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from bench.producer_runs import Case, Figures
 
@@ -171,14 +166,7 @@ only when the topic then holds every record of every poll exactly once and the p
 
 def about() -> dict[str, str]:
     """What the figures stood on."""
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": COMMAND,
-        "machine": f"{_cpu_model()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()}",
-        "python": platform.python_version(),
-        "kafka": kafka_jars.VERSION,
-        **{name: importlib.metadata.version(name) for name in LIBRARIES},
-    }
+    return provenance.about(COMMAND, LIBRARIES)
 
 
 def line(figures: Figures) -> str:
@@ -193,12 +181,3 @@ def line(figures: Figures) -> str:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
-
-
-def _cpu_model() -> str:
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return found[1].strip() if found else platform.machine()
-
-
-def _memory_gib() -> float:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
