@@ -2,7 +2,7 @@
 
 Owns: the composition and the order of start and stop. Does not own: any part's work.
 
-Start: side-port, S3 client, Kafka client, the agreement on the layout, then the group. Services may come up in any
+Start: side-port, Kafka client, S3 client, the agreement on the layout, then the group. Services may come up in any
 order: whatever is away is waited for, readiness red. Stop: no more polls, put and commit what is open, leave the group,
 close.
 """
@@ -10,6 +10,7 @@ close.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import uuid
@@ -95,6 +96,8 @@ class Service:
         agreed = await unless(signals.event, self._agree(source, store))
         if agreed is None:
             return self._stopped(signals)
+        # What was made up to now stays: a full collection that looked through it would hold the loop for 60 ms.
+        gc.freeze()
         worker = self._worker(source, store, agreed)
         self._probe.starting, self._probe.worker = None, worker
         await worker.run(

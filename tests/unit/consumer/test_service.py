@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from contextlib import nullcontext
@@ -23,7 +24,10 @@ from tests.servers import eventually
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from consumer.ports import Listener
 
 
 async def work(seconds: float) -> str:
@@ -86,11 +90,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench()
     monkeypatch.setattr(service, "new_source", lambda _: made.source)
     monkeypatch.setattr(service, "new_store", lambda _: nullcontext(made.store))
-    return made
+    yield made
+    gc.unfreeze()
 
 
 async def test_a_process_that_s3_never_answers_leaves_the_group_and_exits_1(
@@ -120,6 +125,24 @@ async def test_a_signal_stops_it_with_0_and_what_was_open_stored(bench: Bench) -
     assert code == 0
     (line,) = [line for line in lines if line["event"] == "Uploaded"]
     assert (line["records"], line["start"], line["next"]) == (2, 0, 2)
+
+
+async def test_what_a_start_made_is_never_looked_through_for_garbage_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    began = bench.source.join
+
+    def join(listener: Listener) -> None:
+        kept.extend([gc.get_freeze_count(), len(gc.get_objects())])
+        os.kill(os.getpid(), signal.SIGTERM)
+        began(listener)
+
+    monkeypatch.setattr(bench.source, "join", join)
+    assert await bench.run() == 0
+    frozen, others = kept
+    assert frozen > 100 * others
+    assert gc.isenabled()
 
 
 async def test_the_start_up_line_has_every_setting_and_no_secret_and_odd_ones_are_told(bench: Bench) -> None:
