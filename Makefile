@@ -6,7 +6,7 @@ RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.
 COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit explore sim chaos bench-producer lint format lock compose-check e2e-docker clean
+.PHONY: help demo test test-unit explore sim chaos bench-producer bench-startup lint format lock compose-check e2e-docker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ chaos: ## real processes, real Kafka, a real S3 server, every fault; SCENARIO="a
 
 bench-producer: ## the producer measured from outside, beside a stock loop; writes docs/benchmarks (15 minutes); QUICK=1
 	$(RUN) dev -m bench.producer $(if $(QUICK),--quick)
+
+bench-startup: ## starts of the consumer measured from outside, and their imports; writes docs/benchmarks (3 minutes)
+	$(RUN) dev -m bench.startup
 
 lint: ## ruff, mypy, import-linter
 	$(RUN) dev ruff check
