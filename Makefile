@@ -6,7 +6,7 @@ RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.
 COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit explore sim chaos bench-producer bench-startup lint format lock compose-check e2e-docker clean
+.PHONY: help demo test test-unit explore sim chaos bench-producer bench-startup bench-scaling lint format lock compose-check e2e-docker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +14,8 @@ help: ## this list
 demo: ## the whole chain on this machine without Docker; Ctrl-C ends it, DEMO_SECONDS=60 too
 	$(RUN) consumer -m demo
 
-test: ## everything that proves it, on real Kafka and real S3 servers (about 17 minutes)
-	$(RUN) dev -m pytest -n 2 --dist worksteal
+test: ## everything that proves it, on real Kafka and real S3 servers (about 12 minutes)
+	$(RUN) dev -m pytest -n 3 --dist worksteal
 
 test-unit: ## the tests that start no server (seconds)
 	$(RUN) dev -m pytest tests/unit
@@ -34,6 +34,10 @@ bench-producer: ## the producer measured from outside, beside a stock loop; writ
 
 bench-startup: ## starts of the consumer measured from outside, and their imports; writes docs/benchmarks (3 minutes)
 	$(RUN) dev -m bench.startup
+
+bench-scaling: ## a consumer on 512 partitions, simulated and measured; writes docs/scaling.md (5 minutes)
+	$(RUN) dev -m bench.partitions
+	$(RUN) dev -m bench.scaling --simulate --write
 
 lint: ## ruff, mypy, import-linter
 	$(RUN) dev ruff check

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bench import provenance
 from bench.partition_runs import Case, fill, run, run_rebalance
 from bench.process import ROOT, BenchError
-from bench.producer_report import about
 from demo import environment, kafka_server
 from tests.servers import Kafka, make_s3
 
@@ -103,8 +103,9 @@ def main(given: Sequence[str]) -> int:
         finally:
             s3.server.stop()
             broker.stop()
-    stood_on = {**about(), "command": "make bench-scaling", "s3": options.s3}
-    options.file.write_text(json.dumps({"about": stood_on, **found}, indent=2) + "\n")
+    stood_on = provenance.about("make bench-scaling", ("aiokafka",), s3=options.s3)
+    known = json.loads(options.file.read_text()) if options.file.exists() else {}  # the simulation's stay
+    options.file.write_text(json.dumps({**known, "about": stood_on, **found}, indent=2) + "\n")
     return 0
 
 
