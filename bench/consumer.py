@@ -10,13 +10,15 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import quotes
-from bench.consumer_runs import OURS, STOCK, Case, Figures, run
-from bench.ground import standing
-from bench.process import BenchError
+from bench import provenance, quotes, read_limit
+from bench.consumer_report import Report
+from bench.consumer_runs import CONFLUENT, OURS, STOCK, UNVALIDATED, Case, Figures, run
+from bench.ground import s3_name, standing
+from bench.process import ROOT, BenchError
 from bench.topics import PARTITIONS, Topic
 from demo import environment
 
@@ -25,39 +27,46 @@ if TYPE_CHECKING:
 
     from bench.ground import Ground
 
+COMMAND = "make bench"
+LIBRARIES = ("aiokafka", "aioboto3", "msgspec", "isal", "zstandard", "uvloop", "confluent-kafka", "boto3")
 RUNS = 3
 MIB = 1 << 20
 BATCH_BYTES = 16 * MIB
+SMALL_MEMORY_BYTES = 64 * MIB
+WHOLE_BATCHES = 4  # of a small memory fill one of BATCH_BYTES
 QUOTES = 2_000_000  # of 200 bytes; the other topics have as many bytes, or fewer where a record costs more
 
 
-def cases(records: int) -> dict[str, Case]:
-    """What is measured, by the name that the report knows it by; `records` of 200 bytes, or as many bytes."""
+def filled(records: int, name: str, shape: quotes.Shape, **how: object) -> Case:
+    """Ours on a topic of about as many bytes as that many quotes: whole batches of at most BATCH_BYTES."""
+    wanted = max(1, records * quotes.QUOTE.value_bytes // shape.value_bytes // PARTITIONS)
+    full = min(wanted, BATCH_BYTES // shape.value_bytes)
+    full -= full % WHOLE_BATCHES
+    objects = max(1, round(wanted / full))
+    topic = Topic(name=name, shape=shape, offsets=full * objects, **how)  # type: ignore[arg-type]
+    return Case(module=OURS, topic=topic, objects=objects)
 
-    def topic(name: str, shape: quotes.Shape, share: float = 1.0, **how: str | int | bool) -> tuple[Topic, int]:
-        """The topic and how many batches fill each of its partitions: whole ones, of at most BATCH_BYTES."""
-        wanted = max(1, int(records * share) * quotes.QUOTE.value_bytes // shape.value_bytes // PARTITIONS)
-        full = BATCH_BYTES // shape.value_bytes
-        objects = max(1, round(wanted / full))
-        made = Topic(name=name, shape=shape, offsets=min(wanted, full) * objects, **how)  # type: ignore[arg-type]
-        return made, objects
 
-    plain = topic("plain", quotes.QUOTE)
-    read = {
+def cases(records: int = QUOTES) -> dict[str, Case]:
+    """What is measured, by the name that the report knows it by."""
+    plain = filled(records, "plain", quotes.QUOTE)
+    small = {"MEMORY_LIMIT_BYTES": str(SMALL_MEMORY_BYTES)}
+    return {
         "plain": plain,
-        "zstd-topic": topic("zstd", quotes.QUOTE, compression="zstd"),
-        "1kib": topic("1kib", quotes.SNAPSHOT),
-        "50b": topic("50b", quotes.TRADE),
-        "headers": topic("headers", quotes.QUOTE, 0.7, compression="zstd", headers=True),
-        "batches-of-5": topic("batches-of-5", quotes.QUOTE, 0.15, batch_records=5),
-        "batches-of-16-kib": topic("batches-of-16-kib", quotes.QUOTE, batch_bytes=16 << 10),
+        "stock": replace(plain, module=STOCK),
+        "confluent": replace(plain, module=CONFLUENT),
+        "read-limit": replace(plain, module=read_limit.TOOL),
+        "zstd": replace(plain, settings={"COMPRESSION": "zstd"}),
+        "unvalidated": replace(plain, module=UNVALIDATED),
+        "small-memory": replace(plain, objects=plain.objects * WHOLE_BATCHES, settings=small),
+        "two": replace(plain, processes=2),
+        "1kib": filled(records, "1kib", quotes.SNAPSHOT),
+        "50b": filled(records, "50b", quotes.TRADE),
+        "zstd-topic": filled(records, "zstd", quotes.QUOTE, compression="zstd"),
+        "headers": filled(records, "headers", quotes.QUOTE, compression="zstd", headers=True),
+        "batches-of-16-kib": filled(records, "batches of 16 KiB", quotes.QUOTE, batch_bytes=16 << 10),
+        "batches-of-5": filled(records // 6, "batches of 5 records", quotes.QUOTE, batch_records=5),
     }
-    found = {name: Case(module=OURS, topic=made, objects=objects) for name, (made, objects) in read.items()}
-    made, objects = plain
-    found["zstd"] = Case(module=OURS, topic=made, objects=objects, settings={"COMPRESSION": "zstd"})
-    found["two"] = Case(module=OURS, topic=made, objects=objects, processes=2)
-    found["stock"] = Case(module=STOCK, topic=made, objects=objects)
-    return found
 
 
 def measure(
@@ -67,7 +76,7 @@ def measure(
     found: dict[str, list[Figures]] = {name: [] for name in chosen}
     for number in range(1, runs + 1):
         for name, case in chosen.items():
-            figures = run(case, ground)
+            figures = read_limit.read(case.topic, ground) if case.module == read_limit.TOOL else run(case, ground)
             found[name].append(figures)
             tell(f"{name} {number}/{runs}: {line(figures)}\n")
     return found
@@ -89,11 +98,13 @@ def line(figures: Figures) -> str:
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.consumer", description="Measures the consumer from outside.")
-    names = list(cases(QUOTES))
+    names = list(cases())
     parser.add_argument("--runs", type=int, default=RUNS, help="runs of each case (%(default)s)")
     parser.add_argument("--records", type=int, default=QUOTES, help="about as many quotes of 200 bytes (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CASE", help=" ".join(names))
-    parser.add_argument("--s3", choices=("ministack", "versitygw"), default="ministack", help="the S3 server")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="CASE", help=" ".join(names))
+    parser.add_argument("--s3", choices=("ministack", "versitygw"), default=os.environ.get("TEST_S3") or "ministack")
+    where = "where the report is written (docs/benchmarks, when nothing is left out)"
+    parser.add_argument("--folder", type=Path, help=where)
     return parser.parse_args(given)
 
 
@@ -102,14 +113,20 @@ def main(given: Sequence[str]) -> int:
     options = arguments(given)
     environment.shield(os.environ)
     known = cases(options.records)
-    chosen = {name: known[name] for name in options.only}
+    chosen = {name: known[name] for name in options.only or known}
     with tempfile.TemporaryDirectory(prefix="ticklake-bench-") as folder:
         try:
             with standing(Path(folder), options.s3) as ground:
-                measure(ground, chosen, options.runs, sys.stdout.write)
+                found = measure(ground, chosen, options.runs, sys.stderr.write)
         except BenchError as error:
             sys.stderr.write(f"bench: {error}\n")
             return 1
+    servers = {"s3 server": s3_name(options.s3)}
+    report = Report(cases=known, figures=found, about=provenance.about(COMMAND, LIBRARIES, **servers))
+    whole = options.only is None and options.records == QUOTES
+    if options.folder or whole:
+        report.write(options.folder or ROOT / "docs" / "benchmarks")
+        sys.stdout.write(report.markdown())
     return 0
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bench.topics import Topic
 
 OURS = "consumer"
+UNVALIDATED = "bench.unvalidated"
 STOCK, CONFLUENT = "bench.baselines.stock_consumer", "bench.baselines.confluent_consumer"
 UNBOUND_RECORDS = 1_000_000_000  # so that bytes bind
 BATCH_SECONDS = 30.0  # more than any sink takes to fill a batch
@@ -66,19 +67,22 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One run. Of several processes: sums, and the largest memory. `block_*`: upper bounds, None where not told."""
+    """One run. Of several processes: sums, and the largest memory. `block_*`: upper bounds, None where not told.
+
+    What has a default is 0 where it makes no sense: a reader stores nothing.
+    """
 
     cpu_seconds: float
     wall_seconds: float
     records: int
     value_bytes: int
-    objects: int
-    stored_bytes: int
     peak_memory_bytes: int
     start_cpu_seconds: float
-    start_wall_seconds: float
-    kafka_cpu_seconds: float
-    s3_cpu_seconds: float
+    start_wall_seconds: float = 0.0
+    kafka_cpu_seconds: float = 0.0
+    s3_cpu_seconds: float = 0.0
+    objects: int = 0
+    stored_bytes: int = 0
     block_p999_seconds: float | None = None
     block_longest_seconds: float | None = None
 
@@ -149,8 +153,6 @@ class _Observed:
             wall_seconds=last.at - max(line.at for line in self._assigned.values()),
             records=topic.records,
             value_bytes=topic.value_bytes,
-            objects=0,
-            stored_bytes=0,
             peak_memory_bytes=max(sink.peak_memory_bytes() for sink in self._sinks.values()),
             start_cpu_seconds=sum(line.cpu_seconds for line in self._assigned.values()),
             start_wall_seconds=max(line.at - self._sinks[who].started_at for who, line in self._assigned.items()),

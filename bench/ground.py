@@ -6,13 +6,14 @@ Owns: their processes, the topics loaded so far, the bucket and the folder of ea
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bench import completeness, topics
-from bench.process import cpu_seconds
-from demo import buckets, kafka_server
+from bench.process import ROOT, cpu_seconds
+from demo import buckets, kafka_server, s3_server
 from tests.servers import S3, Kafka, make_s3, unique
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ class Ground:
         async with buckets.client(self.s3.access) as client:
             for key in keys:
                 await client.delete_object(Bucket=self.bucket, Key=key)
+
+
+def s3_name(kind: str) -> str:
+    """The S3 server of that kind, with the version that the local stack brings."""
+    if kind == "versitygw":
+        return f"versitygw {s3_server.VERSITYGW.rpartition('@')[2].removeprefix('v')}"
+    locked = (ROOT / "requirements" / "s3.txt").read_text()
+    found = re.search(r"^ministack==([\w.]+)", locked, re.MULTILINE)
+    return f"MiniStack {found[1] if found else 'of unknown version'}"
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.consumer_runs import Figures
 from bench.process import BenchError
 from demo import kafka_server
 from demo.environment import for_service
@@ -25,43 +25,20 @@ if TYPE_CHECKING:
 
 TOOL = "org.apache.kafka.tools.ConsumerPerformance"
 JVM_OPTIONS = ("-Xmx512M", "-server", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")  # its script's
-MILLION = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One run of the tool. `wall_seconds`: its time of fetching."""
-
-    cpu_seconds: float
-    wall_seconds: float
-    records: int
-    value_bytes: int
-    peak_memory_bytes: int
-
-    @property
-    def cpu_seconds_per_million(self) -> float:
-        return self.cpu_seconds * MILLION / self.records
-
-    @property
-    def records_per_second(self) -> float:
-        return self.records / self.wall_seconds
-
-    @property
-    def bytes_per_second(self) -> float:
-        return self.value_bytes / self.wall_seconds
-
-
-def read(topic: Topic, ground: Ground) -> Reading:
+def read(topic: Topic, ground: Ground) -> Figures:
     """Read the topic once. Raises BenchError when the tool did not read all of it."""
     name = ground.topic(topic)
     start_cpu, _, _ = _run(ground, name, 1)
     cpu, memory, said = _run(ground, name, topic.records)
-    return Reading(
+    return Figures(
         cpu_seconds=cpu - start_cpu,
         wall_seconds=fetch_seconds(said, topic.records),
         records=topic.records,
         value_bytes=topic.value_bytes,
         peak_memory_bytes=memory,
+        start_cpu_seconds=start_cpu,
     )
 
 
