@@ -16,6 +16,7 @@ import pytest
 from demo import environment, kafka_server
 from demo.server_process import ServerError
 from shared import kafka_connection
+from tests.order import dealt
 from tests.servers import S3, Kafka, make_s3, unique
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ ALL_S3 = ["ministack", "versitygw"] if SECOND_S3 == "versitygw" else ["ministack
 
 def pytest_configure() -> None:
     environment.shield(os.environ)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On several workers: long tests first, or the last one runs alone."""
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    if workers > 1:
+        items[:] = [items[number] for number in dealt([item.nodeid for item in items], workers)]
 
 
 @pytest.fixture(autouse=True)
