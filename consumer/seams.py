@@ -1,12 +1,16 @@
 """Where aiokafka is bent: its consumer with batch views in it, and without the wish to create topics.
 
-Owns: the two inner seams, held by the pin `aiokafka==0.14.0`, by the check below and by tests/contract/test_seams.py,
-which compares with aiokafka's own path. Does not own: the views (`views`) and the use of the consumer (`source`).
+Owns: the inner seams, held by the pin `aiokafka==0.14.0`, by the check below and by tests/contract/test_seams.py, which
+compares with aiokafka's own path; and what is fetched ahead. Does not own: the views (`views`), how answers are
+received (`frames`), the use of the consumer (`source`).
+
+What is fetched ahead and waits here is at most PREFETCH_BYTES and one answer a broker, however many partitions there
+are.
 
 The fetcher builds its record iterator by a name of its module, in the middle of a long method; the consumer builds its
 fetcher likewise, the client its metadata request. Replacing the names in aiokafka's modules would reach every consumer
 of the process (`verify`, tests that compare with the stock path), copying the methods would freeze their other lines.
-So each of the three methods is copied as a function object whose globals differ in just those names, on our own class.
+So each of those methods is copied as a function object whose globals differ in just those names, on our own class.
 """
 
 # ruff: noqa: SLF001 # reaching into aiokafka is what this module is for
@@ -14,28 +18,32 @@ So each of the three methods is copied as a function object whose globals differ
 from __future__ import annotations
 
 import asyncio
-from types import MethodType
-from typing import TYPE_CHECKING, Final, cast
+from types import MethodType, SimpleNamespace
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from consumer.frames import get_conn
 from consumer.views import BatchRecords, WireBytes
 from shared.kafka_metadata import metadata_update
 from shared.rebinding import rebound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator
+
+    from aiokafka.structs import TopicPartition
 
     from consumer.inquiries import Client
 
 SUPPORTED: Final = "0.14.0"
 QUESTIONS: Final = 2  # a connection of its own a broker, beside aiokafka's ConnectionGroup.DEFAULT and .COORDINATION
 ABANDON_SECONDS: Final = 2.0
+PREFETCH_BYTES: Final = 16 << 20
 
 if aiokafka.__version__ != SUPPORTED:
     raise ImportError(
@@ -44,10 +52,45 @@ if aiokafka.__version__ != SUPPORTED:
     )
 
 
+class _Position(Protocol):
+    has_valid_position: bool
+
+
+class _Assignment(Protocol):
+    tps: Collection[TopicPartition]
+
+    def state_value(self, tp: TopicPartition) -> _Position: ...
+
+
 class BatchFetcher(Fetcher):  # type: ignore[misc] # aiokafka has no types
-    """The fetcher, handing out views.Item instead of ConsumerRecord."""
+    """The fetcher, handing out views.Item instead of ConsumerRecord; `wanted` are the partitions of the next poll.
+
+    Only partitions that were sought are fetched. aiokafka would ask for the committed offset of the others, one after
+    the other, and hold back the broker's next fetch for the answers, which nobody uses.
+    """
 
     _proc_fetch_request = rebound(Fetcher._proc_fetch_request, PartitionRecords=BatchRecords, MemoryRecords=WireBytes)
+    wanted: Collection[TopicPartition] | None = None  # all
+
+    def want(self, wanted: Collection[TopicPartition]) -> None:
+        """Whom the next poll is for."""
+        if self.wanted != wanted:
+            self.wanted = wanted
+            self._notify(self._wait_consume_future)  # the routine thinks again
+
+    def _get_actions_per_node(self, assignment: _Assignment) -> object:
+        sought = [tp for tp in assignment.tps if assignment.state_value(tp).has_valid_position]
+        wanted = self.wanted
+        if wanted is not None and self._waiting_bytes() > PREFETCH_BYTES:
+            # What is dropped was not handed out: it is fetched again when it is wanted.
+            for tp in self._records.keys() - set(wanted):
+                del self._records[tp]
+            sought = [tp for tp in sought if tp in wanted]
+        return super()._get_actions_per_node(SimpleNamespace(tps=sought, state_value=assignment.state_value))
+
+    def _waiting_bytes(self) -> int:
+        results = [result for result in self._records.values() if isinstance(result, FetchResult)]
+        return sum(r._partition_records._records.size_in_bytes() for r in results if r.has_more())
 
 
 class RetrievingCoordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka has no types
@@ -65,7 +108,7 @@ class RetrievingCoordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka 
 
 
 class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no types
-    """The consumer with both seams. `getmany` returns lists of views.Item; nothing else differs."""
+    """The consumer with all seams. `getmany` returns lists of views.Item; nothing else differs."""
 
     start: Callable[[], Awaitable[None]] = rebound(
         AIOKafkaConsumer.start, Fetcher=BatchFetcher, GroupCoordinator=RetrievingCoordinator
@@ -74,6 +117,7 @@ class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no t
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         self._client._metadata_update = MethodType(metadata_update, self._client)
+        self._client._get_conn = MethodType(get_conn, self._client)
 
     @property
     def client(self) -> Client:
@@ -83,6 +127,10 @@ class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no t
     def generation(self) -> int:
         """Of the group, as this member knows it; negative = not a member (any more)."""
         return -1 if self._coordinator is None else self._coordinator.generation
+
+    def want(self, partitions: Collection[TopicPartition]) -> None:
+        """What the next `getmany` will ask for: what is fetched ahead of other partitions may be dropped."""
+        self._fetcher.want(partitions)
 
     def tasks(self) -> Iterator[asyncio.Task[object]]:
         """The background tasks a consumer lives on. One that has ended too early stalls it, mostly in silence."""

@@ -27,7 +27,6 @@ from aiokafka.errors import (
     IllegalGenerationError,
     IllegalStateError,
     KafkaError,
-    NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     RebalanceInProgressError,
     UnknownMemberIdError,
@@ -162,12 +161,11 @@ class KafkaSource:
         names = [self._name(p) for p in wanted if p in self._positions and self._is_assigned(consumer, p)]
         # Without names aiokafka takes all. One that is never assigned keeps what was fetched, where a pause drops it.
         nothing = [self._name(-1)]
+        consumer.want(names)
         try:
             drained = await consumer.getmany(*(names or nothing), timeout_ms=_ms(timeout_seconds))
         except OffsetOutOfRangeError as error:
             return self._out_of_range(error)
-        except NoOffsetForPartitionError:
-            return ()  # assigned anew in this very moment, to be sought yet
         except KafkaError as error:
             raise SourceError(f"polling topic {self._topic} failed: {error!r}") from error
         self._check(consumer)
