@@ -54,17 +54,17 @@ async def _dispatch(command: str, rest: Sequence[str]) -> int:
         from consumer.verify import verify  # noqa: PLC0415
 
         return await verify(settings, rest)
-    return await _service(settings).run()
+    return await service_class()(settings).run()
 
 
-def _service(settings: Settings) -> Service:
-    """The service, imported without a look for garbage in between, a tenth of a start: what imports make stays."""
+def service_class() -> type[Service]:
+    """Service, imported without a look for garbage in between, a tenth of a start: what imports make stays."""
     gc.disable()
     try:
         from consumer.service import Service  # noqa: PLC0415
     finally:
         gc.enable()
-    return Service(settings)
+    return Service
 
 
 if __name__ == "__main__":
