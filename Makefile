@@ -6,7 +6,7 @@ RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.
 COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit explore sim chaos bench-producer bench-startup bench-scaling lint format lock compose-check e2e-docker clean
+.PHONY: help demo test test-unit explore sim chaos bench-producer bench-startup bench-scaling bench-latency lint format lock compose-check e2e-docker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-startup: ## starts of the consumer measured from outside, and their import
 bench-scaling: ## a consumer on 512 partitions, simulated and measured; writes docs/scaling.md (5 minutes)
 	$(RUN) dev -m bench.partitions
 	$(RUN) dev -m bench.scaling --simulate --write
+
+bench-latency: ## an object a record, and batches by time, beside a stock loop; TEST_S3=versitygw (6 minutes); QUICK=1
+	$(RUN) dev -m bench.latency $(if $(QUICK),--quick)
 
 lint: ## ruff, mypy, import-linter
 	$(RUN) dev ruff check
