@@ -18,10 +18,12 @@ The record formats: https://kafka.apache.org/documentation/#messageformat
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias, TypeVar
 
 import cramjam
+import zstandard
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -56,6 +58,8 @@ _V2: Final = 2
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 _V2_BYTES: Final = _HEADER.size
 _CHECKED_FROM: Final = 21  # what the CRC of a v2 batch is of
+_CODEC_AT: Final = 22  # the lower byte of the attributes
+_CODEC, _ZSTD = 0x07, 4
 _TRANSACTIONAL, _CONTROL = 0x10, 0x20  # attributes
 _SMALLEST: Final = 26  # one v0 record: overhead, CRC, magic, attributes, two lengths
 
@@ -220,7 +224,7 @@ class BatchView:
         """What `pick` makes of the batch's records; whatever goes wrong in reading them is a SourceError."""
         try:
             try:
-                return pick(_open(self._raw))
+                return pick(_open(_inflated(self._raw)))
             except UnicodeDecodeError:  # a header's name; aiokafka reads it whether it is asked for or not
                 return pick(_read_slowly(self._raw))
         except _UNREADABLE as error:
@@ -232,6 +236,7 @@ class BatchView:
             raise SourceError(message) from error
 
 
+Buffer: TypeAlias = "bytes | memoryview"
 Item: TypeAlias = BatchView | Skipped
 
 
@@ -339,11 +344,36 @@ def _values(records: Iterable[_WireRecord]) -> list[bytes | None]:
     return [record.value for record in records]
 
 
-def _magic(raw: memoryview) -> int:
+def _magic(raw: Buffer) -> int:
     return raw[_MAGIC_AT]
 
 
-def _open(raw: memoryview) -> _OpenBatch:
+class _Inflaters(threading.local):
+    """One for each thread, for all its batches: a new one for each, as aiokafka makes, takes 8 µs."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor()
+
+
+_inflaters: Final = _Inflaters()
+
+
+def _inflated(raw: memoryview) -> Buffer:
+    """A zstd batch as it would be uncompressed. Any other, and what is not one whole frame, is left to aiokafka."""
+    if _magic(raw) < _V2 or raw[_CODEC_AT] & _CODEC != _ZSTD:
+        return raw
+    stream = _inflaters.zstd.decompressobj()
+    try:
+        records = stream.decompress(raw[_V2_BYTES:])
+    except zstandard.ZstdError:
+        return raw
+    if not stream.eof or stream.unused_data:
+        return raw
+    attributes = bytes((raw[_CODEC_AT] & ~_CODEC,))
+    return b"".join((raw[:_CODEC_AT], attributes, raw[_CODEC_AT + 1 : _V2_BYTES], records))
+
+
+def _open(raw: Buffer) -> _OpenBatch:
     """A reader of aiokafka's at the batch's beginning. Cheap: nothing is decompressed before it is iterated."""
     if _magic(raw) >= _V2:
         return _open_v2(raw)
@@ -351,7 +381,7 @@ def _open(raw: memoryview) -> _OpenBatch:
     return batch
 
 
-def _open_v2(raw: memoryview) -> _OpenV2Batch:
+def _open_v2(raw: Buffer) -> _OpenV2Batch:
     batch: _OpenV2Batch = DefaultRecordBatch(raw)
     return batch
 

@@ -6,11 +6,13 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
+import cramjam
 import pytest
-from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
+import zstandard
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_decode, zstd_encode
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -63,6 +65,13 @@ def sealed(raw: bytearray) -> bytes:
     """With its CRC made right."""
     struct.pack_into(">I", raw, CRC_AT, calc_crc32c(bytes(raw[ATTRIBUTES_AT:])))
     return bytes(raw)
+
+
+def with_attributes(raw: bytes, attributes: int) -> bytes:
+    """With more attributes, and its CRC made right."""
+    changed = bytearray(raw)
+    changed[ATTRIBUTES_AT + 1] |= attributes
+    return sealed(changed)
 
 
 def read(data: bytes, start: int = 0, aborted: Sequence[tuple[int, int]] = ()) -> list[Item]:
@@ -253,6 +262,61 @@ def test_a_broken_compression_is_named(codec: int) -> None:
     assert isinstance(view, BatchView)
     with pytest.raises(SourceError, match="cannot be read"):
         _ = view.values
+
+
+def compressed_anew(raw: bytes, *bodies: bytes) -> bytes:
+    """The batch with these bytes, each a frame by itself or not, in place of its records."""
+    changed = bytearray(raw[:61] + b"".join(bodies))
+    struct.pack_into(">i", changed, 8, len(changed) - 12)
+    return sealed(changed)
+
+
+@pytest.mark.parametrize("as_sent", ["one frame", "unsized frame", "two frames", "cut frame", "tail", "nothing"])
+def test_zstd_as_no_producer_of_ours_sends_it_is_read_or_refused_as_by_aiokafka(as_sent: str) -> None:
+    raw = Wire(0, 50, range(50), codec=4).encoded()
+    body = zstd_decode(raw[61:])
+    stream = zstandard.ZstdCompressor().compressobj()
+    frame = zstd_encode(body)
+    bodies: dict[str, list[bytes]] = {
+        "one frame": [frame],
+        "unsized frame": [stream.compress(body), stream.flush()],
+        "two frames": [zstd_encode(body[:100]), zstd_encode(body[100:])],
+        "cut frame": [frame[:-5]],
+        "tail": [frame, b"tail"],
+        "nothing": [],
+    }
+    data = compressed_anew(raw, *bodies[as_sent])
+    (view,) = read(data)
+    try:
+        expected, _ = read_by_aiokafka(data, 0, [])
+    except (KafkaError, RuntimeError, cramjam.DecompressionError):
+        assert isinstance(view, BatchView)
+        with pytest.raises(SourceError, match="cannot be read"):
+            _ = view.values
+    else:
+        assert flat([view]) == expected
+
+
+@given(st.binary(max_size=8), st.integers(61, 200), st.sampled_from([0, 4]))
+def test_records_damaged_under_a_right_crc_are_read_or_refused_as_by_aiokafka(
+    damage: bytes, where: int, codec: int
+) -> None:
+    """Lengths, varints and headers that lie included; offsets that lie as well, by which nothing is left out here."""
+    raw = bytearray(Wire(0, 9, range(9), headers=[("ce_id", b"1"), ("none", None)]).encoded())
+    raw[where : where + len(damage)] = damage
+    body = bytes(raw[61:])
+    data = with_attributes(compressed_anew(bytes(raw), zstd_encode(body) if codec else body), codec)
+    (view,) = read(data)
+    assert isinstance(view, BatchView)
+    try:
+        expected = [record.value for record in DefaultRecordBatch(data)]
+    except UnicodeDecodeError:
+        return  # a header's name; read on here
+    except KafkaError:
+        with pytest.raises(SourceError, match="cannot be read"):
+            _ = view.values
+    else:
+        assert view.values == expected
 
 
 @pytest.mark.parametrize("codec", [0, 1, 2])
