@@ -60,7 +60,8 @@ PROCESS_BYTES: Final = 92 * MIB  # a consumer that has joined and owns nothing
 IDLE_PARTITION_BYTES: Final = 20 * KIB  # assigned, nothing open: chain, client's state, metrics
 BUILDER_BYTES: Final = 9 * KIB  # an open batch beside its codec
 AHEAD_PARTITION_BYTES: Final = MIB  # what the client fetches ahead, a partition …
-AHEAD_BYTES: Final = 48 * MIB  # … and altogether: 32 MiB, and the answer that goes beyond
+AHEAD_BYTES: Final = 32 * MIB  # … and altogether, a broker: its limit, and the answer that goes beyond
+WORKING_BYTES: Final = 16 * MIB  # records between the client and an open batch, and what the allocator keeps
 IDLE_CPU_SHARE: Final = 0.00010  # of a core, a partition assigned: fetch requests, polls, gauges
 
 
@@ -155,7 +156,7 @@ def open_bytes(compression: str, taken: float) -> float:
 def process_bytes(partitions: int, compression: str, taken: float) -> float:
     """Resident memory of a member whose partitions each have an open batch of so many bytes taken."""
     builders = partitions * (BUILDER_BYTES if taken else 0)
-    ahead = min(partitions * min(taken, AHEAD_PARTITION_BYTES), AHEAD_BYTES)
+    ahead = min(partitions * min(taken, AHEAD_PARTITION_BYTES), AHEAD_BYTES + WORKING_BYTES)
     open_ = partitions * open_bytes(compression, taken)
     return PROCESS_BYTES + partitions * IDLE_PARTITION_BYTES + builders + open_ + ahead
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bench import scale_model, scaling
-from consumer import source, worker
+from consumer import seams, source, worker
 from consumer.settings import Settings
 
 
@@ -29,6 +29,7 @@ def test_the_model_reckons_with_the_defaults_of_the_settings() -> None:
     assert worker.PRESSURE_SHARE == scale_model.PRESSURE_SHARE
     assert worker.HEADS == scale_model.HEADS
     assert source.FETCH_PARTITION_BYTES == scale_model.AHEAD_PARTITION_BYTES
+    assert seams.PREFETCH_BYTES + source.FETCH_BYTES == scale_model.AHEAD_BYTES
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
