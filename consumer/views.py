@@ -224,7 +224,7 @@ class BatchView:
         """What `pick` makes of the batch's records; whatever goes wrong in reading them is a SourceError."""
         try:
             try:
-                return pick(_open(_inflated(self._raw)))
+                return pick(_open(self._raw))
             except UnicodeDecodeError:  # a header's name; aiokafka reads it whether it is asked for or not
                 return pick(_read_slowly(self._raw))
         except _UNREADABLE as error:
@@ -344,7 +344,7 @@ def _values(records: Iterable[_WireRecord]) -> list[bytes | None]:
     return [record.value for record in records]
 
 
-def _magic(raw: Buffer) -> int:
+def _magic(raw: memoryview) -> int:
     return raw[_MAGIC_AT]
 
 
@@ -359,9 +359,7 @@ _inflaters: Final = _Inflaters()
 
 
 def _inflated(raw: memoryview) -> Buffer:
-    """A zstd batch as it would be uncompressed. Any other, and what is not one whole frame, is left to aiokafka."""
-    if _magic(raw) < _V2 or raw[_CODEC_AT] & _CODEC != _ZSTD:
-        return raw
+    """A zstd batch as it would be uncompressed; as it is where it is not one whole frame, for aiokafka to judge."""
     stream = _inflaters.zstd.decompressobj()
     try:
         records = stream.decompress(raw[_V2_BYTES:])
@@ -373,12 +371,13 @@ def _inflated(raw: memoryview) -> Buffer:
     return b"".join((raw[:_CODEC_AT], attributes, raw[_CODEC_AT + 1 : _V2_BYTES], records))
 
 
-def _open(raw: Buffer) -> _OpenBatch:
-    """A reader of aiokafka's at the batch's beginning. Cheap: nothing is decompressed before it is iterated."""
-    if _magic(raw) >= _V2:
-        return _open_v2(raw)
-    batch: _OpenBatch = LegacyRecordBatch(raw, _magic(raw))
-    return batch
+def _open(raw: memoryview) -> _OpenBatch:
+    """A reader of aiokafka's at the batch's beginning."""
+    magic = raw[_MAGIC_AT]
+    if magic < _V2:
+        batch: _OpenBatch = LegacyRecordBatch(raw, magic)
+        return batch
+    return _open_v2(_inflated(raw) if raw[_CODEC_AT] & _CODEC == _ZSTD else raw)
 
 
 def _open_v2(raw: Buffer) -> _OpenV2Batch:
