@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.oracle import judge
+from tests.oracle import chain_ends, judge
 from tests.processes import ServiceProcess
 from tests.servers import eventually
 
@@ -86,12 +86,8 @@ class World:
 
         async def reached() -> bool:
             ends = await self.kafka.end_offsets(self.topic)
-            chain_ends: dict[int, int] = {}
-            for stored in (await self.s3.objects(self.bucket)).values():
-                if "next-offset" in stored.metadata:
-                    partition = int(stored.metadata["partition"])
-                    chain_ends[partition] = max(chain_ends.get(partition, 0), int(stored.metadata["next-offset"]))
-            return all(chain_ends.get(partition, 0) >= end for partition, end in ends.items())
+            found = await chain_ends(self.s3, self.bucket)
+            return all(found.get(partition, 0) >= end for partition, end in ends.items())
 
         await eventually(reached, "every chain at the end of its log", seconds, every_seconds=1.0)
         verdict = await judge(self.kafka, self.s3, topic=self.topic, bucket=self.bucket)

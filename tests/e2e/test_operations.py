@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.servers import S3, Kafka
 
 PARTITIONS = 3
+LOAD_SECONDS = 0.05  # between records of a partition: several an object, and little to compare at the end
 OLD = {"S3_PREFIX": "old/"}
 NEW = {"S3_PREFIX": "new/"}
 TEMPLATE = {"S3_KEY_TEMPLATE": "{topic}/{partition}/{start:012d}.{ext}"}
@@ -125,7 +126,7 @@ class Site:
                         await producer.send_and_wait(self.topic, value, partition=partition)
                     number += 1
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), 0.01)
+                        await asyncio.wait_for(stop.wait(), LOAD_SECONDS)
             finally:
                 await producer.stop()
 
