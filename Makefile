@@ -14,7 +14,7 @@ help: ## this list
 demo: ## the whole chain on this machine without Docker; Ctrl-C ends it, DEMO_SECONDS=60 too
 	$(RUN) consumer -m demo
 
-test: ## everything that proves it, on real Kafka and real S3 servers (about 12 minutes)
+test: ## everything that proves it, on real Kafka and real S3 servers (about 13 minutes)
 	$(RUN) dev -m pytest -n 3 --dist worksteal
 
 test-unit: ## the tests that start no server (seconds)
