@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from consumer.report import Report
 
 AGAIN_SECONDS: Final = 5.0
+PACE_SECONDS: Final = 0.1  # from one commit to the next: each costs a request, and a record in a topic of Kafka's own
 
 
 class Committer:
@@ -46,10 +47,13 @@ class Committer:
 
     async def run(self) -> None:
         """Commit what is noted until cancelled; what failed is carried again after a while, or by the next."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
+            began = loop.time()
             await self.flush()
+            await asyncio.sleep(began + PACE_SECONDS - loop.time())
             if self._noted and not self._wake.is_set():
                 try:
                     async with asyncio.timeout(AGAIN_SECONDS):

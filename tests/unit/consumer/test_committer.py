@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from consumer.committer import AGAIN_SECONDS, Committer
+from consumer.committer import AGAIN_SECONDS, PACE_SECONDS, Committer
 from consumer.ports import CommitRefusedError, SourceError
 from tests.fakes.source import FakeGroup, FakeLog, FakeSource
 from tests.unit.consumer.worker_worlds import TellingReport
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class SlowSource(FakeSource):
-    """A commit takes a second; what was committed, and how many at a time."""
+    """A commit takes its time; what was committed, and how many at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__(FakeGroup(FakeLog(3)))
+        self._seconds = seconds
         self.commits: list[dict[int, tuple[int, str]]] = []
         self.errors: list[Exception] = []
         self.at_once = 0
@@ -30,14 +31,14 @@ class SlowSource(FakeSource):
         self.at_once += 1
         assert self.at_once == 1
         self.commits.append({number: (one.offset, one.metadata) for number, one in offsets.items()})
-        await asyncio.sleep(1)
+        await asyncio.sleep(self._seconds)
         self.at_once -= 1
         if self.errors:
             raise self.errors.pop(0)
 
 
-def setting() -> tuple[SlowSource, TellingReport, Committer, asyncio.Task[None]]:
-    source, report = SlowSource(), TellingReport()
+def setting(seconds: float = 1.0) -> tuple[SlowSource, TellingReport, Committer, asyncio.Task[None]]:
+    source, report = SlowSource(seconds), TellingReport()
     committer = Committer(source, chain_id="c", report=report)
     return source, report, committer, asyncio.create_task(committer.run())
 
@@ -53,6 +54,19 @@ async def test_what_is_noted_meanwhile_goes_together_with_the_next() -> None:
     await asyncio.sleep(10)
     assert source.commits == [{0: (5, "ticklake:c:5")}, {0: (8, "ticklake:c:8"), 1: (3, "ticklake:c:3")}]
     assert report.count("commits_total", outcome="ok") == 2
+    running.cancel()
+
+
+@virtual_time
+async def test_many_small_objects_do_not_make_as_many_commits_and_none_stays_uncommitted() -> None:
+    source, _, committer, running = setting(seconds=0.001)
+    for offset in range(1, 401):  # an object every 2.5 ms
+        committer.note(0, offset)
+        await asyncio.sleep(0.0025)
+    assert 1 / PACE_SECONDS <= len(source.commits) <= 1 / PACE_SECONDS + 1
+    assert source.commits[0][0][0] == 1  # the first goes at once
+    await asyncio.sleep(PACE_SECONDS)
+    assert source.commits[-1][0][0] == 400
     running.cancel()
 
 
