@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import aiokafka
 import pytest
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 
@@ -213,3 +214,83 @@ def test_the_seams_leave_aiokafka_itself_alone() -> None:
 def test_a_seam_that_is_gone_is_an_error_at_import() -> None:
     with pytest.raises(ImportError, match="no longer uses Gone"):
         rebound(AIOKafkaConsumer.start, Gone=object)
+
+
+def in_partition(partition: int, count: int) -> list[Produced]:
+    return [Produced(value=b"%d" % n, partition=partition) for n in range(count)]
+
+
+async def joined(consumer: seams.BatchConsumer, topic: str) -> None:
+    """In its group, with partitions, none of them sought."""
+    consumer.subscribe([topic])
+
+    async def is_assigned() -> bool:
+        await consumer.getmany(timeout_ms=50)
+        return bool(consumer.assignment())
+
+    await eventually(is_assigned, "partitions assigned")
+
+
+async def test_only_what_was_sought_is_asked_for_and_fetched(kafka: Kafka) -> None:
+    topic = await kafka.create_topic(partitions=2)
+    for partition in (0, 1):
+        await kafka.produce(topic, in_partition(partition, 3))
+    consumer = seams.BatchConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=unique("group"), **OPTIONS)
+    await consumer.start()
+    try:
+        asked: list[str] = []
+        send = consumer._client.send
+
+        def noted(node: object, request: object, **options: object) -> object:
+            asked.append(type(request).__name__)
+            return send(node, request, **options)
+
+        consumer._client.send = noted
+        await joined(consumer, topic)
+        assert await consumer.getmany(timeout_ms=500) == {}
+        assert {"OffsetFetchRequest", "ListOffsetsRequest", "OffsetRequest", "FetchRequest"}.isdisjoint(asked)
+        consumer.seek(TopicPartition(topic, 1), 0)
+        found = await consumer.getmany(timeout_ms=5000)
+        assert [*found] == [TopicPartition(topic, 1)]
+    finally:
+        await consumer.stop()
+
+
+async def test_what_waits_beyond_the_bound_is_dropped_unless_wanted_and_read_again_later(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await kafka.create_topic(partitions=2)
+    first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    await kafka.produce(topic, in_partition(0, 3))
+    await kafka.produce(topic, in_partition(1, 3))
+    consumer = seams.BatchConsumer(bootstrap_servers=kafka.bootstrap_servers, **OPTIONS)
+    await consumer.start()
+    try:
+        consumer.assign([first, second])
+        consumer.seek(first, 0)
+        consumer.seek(second, 0)
+        waiting = consumer._fetcher._records
+        await eventually(lambda: waiting.keys() == {first, second}, "both are fetched ahead")
+        monkeypatch.setattr(seams, "PREFETCH_BYTES", 0)
+        consumer.want([first])
+        await eventually(lambda: waiting.keys() == {first}, "the other is dropped")
+        found = await consumer.getmany(first, timeout_ms=5000)
+        assert [item.next_offset for item in found[first]] == [3]
+        await kafka.produce(topic, in_partition(0, 2))
+        await eventually(lambda: bool(waiting), "the wanted one is fetched")
+        assert waiting.keys() == {first}
+        consumer.want([second])
+        found = await consumer.getmany(second, timeout_ms=5000)
+        assert [(item.start, item.next_offset) for item in found[second]] == [(0, 3)]
+    finally:
+        await consumer.stop()
+
+
+def test_answers_are_received_in_place_on_uvloop_too(kafka: Kafka) -> None:
+    async def reads() -> None:
+        topic = await kafka.create_topic()
+        await kafka.produce(topic, mixed(400))
+        assert len((await views(kafka, topic, 0, 400)).records) == 400
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(reads())
