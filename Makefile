@@ -6,7 +6,7 @@ RUN = $(shell command -v python3 || command -v python3.13 || command -v python3.
 COMPILE = $(RUN) dev uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --quiet $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit explore sim chaos bench-producer bench-startup bench-scaling bench-latency lint format lock compose-check e2e-docker clean
+.PHONY: help demo test test-unit explore sim chaos bench bench-producer bench-startup bench-scaling bench-latency lint format lock compose-check e2e-docker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ sim: ## the whole consumer in simulated time; SEEDS=100000 for a long run, SEED=
 
 chaos: ## real processes, real Kafka, a real S3 server, every fault; SCENARIO="a b", SUBSET=ci (5 minutes), SEED=n
 	$(RUN) dev -m tests.chaos $(if $(SUBSET),--subset $(SUBSET)) $(if $(SEED),--seed $(SEED)) $(SCENARIO)
+
+bench: ## the consumer measured from outside, beside other sinks; writes docs/benchmarks (15 minutes); QUICK=1 (1 minute)
+	$(RUN) dev -m $(if $(QUICK),bench.smoke,bench.consumer)
 
 bench-producer: ## the producer measured from outside, beside a stock loop; writes docs/benchmarks (15 minutes); QUICK=1
 	$(RUN) dev -m bench.producer $(if $(QUICK),--quick)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-WIDTH, LABEL_WIDTH, NUMBER_WIDTH = 860, 330, 70
+WIDTH, LABEL_WIDTH, NUMBER_WIDTH = 880, 350, 60
 TOP, ROW, BAR, BOTTOM = 64, 26, 16, 34
 STYLE = """\
 text { font-family: system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; font-size: 13px; fill: #24292f }
@@ -31,9 +31,12 @@ text { font-family: system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans
 }"""
 
 
+SWATCH, LETTER_WIDTH = 11, 6.4
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """One row. `shown`: the value in words; `kind`: ours, measured beside it in the same run, or quoted."""
+    """One row. `shown`: the value in words; `kind`: a class of STYLE."""
 
     name: str
     value: float
@@ -41,8 +44,8 @@ class Bar:
     kind: str
 
 
-def bars(title: str, notes: Sequence[str], rows: Sequence[Bar]) -> str:
-    """The chart, the rows from top to bottom in the order given."""
+def bars(title: str, kinds: Mapping[str, str], rows: Sequence[Bar], note: str) -> str:
+    """The chart, the rows from top to bottom in the order given. `kinds`: what each kind means; `note` stands below."""
     height = TOP + ROW * len(rows) + BOTTOM
     scale = (WIDTH - LABEL_WIDTH - NUMBER_WIDTH) / max(row.value for row in rows)
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
@@ -51,14 +54,23 @@ def bars(title: str, notes: Sequence[str], rows: Sequence[Bar]) -> str:
         f"<style>\n{STYLE}\n</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>',
         f'<text class="title" x="16" y="28">{escape(title)}</text>',
-        f'<text class="note" x="16" y="48">{escape(notes[0])}</text>',
+        *_legend(kinds),
     ]
     for number, row in enumerate(rows):
         parts += _row(row, TOP + ROW * number, scale)
     bottom = TOP + ROW * len(rows)
     parts.append(f'<line class="axis" x1="{LABEL_WIDTH}" y1="{TOP - 4}" x2="{LABEL_WIDTH}" y2="{bottom}"/>')
-    parts += [f'<text class="note" x="16" y="{bottom + 20}">{escape(" ".join(notes[1:]))}</text>', "</svg>"]
+    parts += [f'<text class="note" x="16" y="{bottom + 20}">{escape(note)}</text>', "</svg>"]
     return "\n".join(parts) + "\n"
+
+
+def _legend(kinds: Mapping[str, str]) -> list[str]:
+    parts, left = [], 16.0
+    for kind, meaning in kinds.items():
+        parts.append(f'<rect class="{kind}" x="{left:.0f}" y="39" width="{SWATCH}" height="{SWATCH}"/>')
+        parts.append(f'<text class="note" x="{left + SWATCH + 6:.0f}" y="48">{escape(meaning)}</text>')
+        left += SWATCH + 6 + LETTER_WIDTH * len(meaning) + 18
+    return parts
 
 
 def _row(row: Bar, top: int, scale: float) -> list[str]:

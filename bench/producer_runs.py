@@ -159,13 +159,18 @@ def run(case: Case, kafka: Kafka) -> Figures:
             peak = subject.peak_memory_bytes()
             exit_code = subject.stop()
     records = sum(asyncio.run(kafka.end_offsets(topic)).values())
+    check(case, records, exit_code)
+    return observed.figures(peak, records, ready.fields)
+
+
+def check(case: Case, records: int, exit_code: int) -> None:
+    """Raises BenchError unless the topic holds exactly the records of all polls and the process ended well."""
     if exit_code or records != case.expected_records:
         message = (
             f"{case.module}, {case.select}: {records:,} records in the topic after {case.polls} polls, "
             f"{case.expected_records:,} expected; exit code {exit_code}: the figures are void"
         )
         raise BenchError(message)
-    return observed.figures(peak, records, ready.fields)
 
 
 def quotes(module: str, select: str, *, warm_up: int, measured: int, validators: bool = False) -> Case:
