@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import tracemalloc
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,12 +14,20 @@ from botocore.endpoint_provider import RuleSet
 from botocore.exceptions import EndpointConnectionError
 from botocore.loaders import Loader
 
+from consumer.ports import PutAnswer, Upload
 from consumer.s3_client import ClientOptions, open_client
+from consumer.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
 def test_no_rule_of_the_sdk_reads_the_key_to_find_out_where_to_send_a_request() -> None:
@@ -28,8 +39,6 @@ def test_no_rule_of_the_sdk_reads_the_key_to_find_out_where_to_send_a_request() 
 
 
 async def test_the_sdk_walks_its_rules_once_for_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     walked: list[Mapping[str, object]] = []
     evaluate = RuleSet.evaluate
 
@@ -45,3 +54,36 @@ async def test_the_sdk_walks_its_rules_once_for_all_keys(monkeypatch: pytest.Mon
                 with pytest.raises(EndpointConnectionError):
                     await call(Bucket="bucket", Key=key)
     assert len(walked) == 1
+
+
+async def test_a_body_is_never_copied_as_a_whole_on_its_way() -> None:
+    body = bytes(range(256)) * (1 << 16)
+    received: list[int] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"100-continue" in head
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        checksum, left = 0, len(body)
+        while left:
+            piece = await reader.read(1 << 16)
+            checksum, left = zlib.crc32(piece, checksum), left - len(piece)
+        received.append(checksum)
+        writer.write(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n')
+        await writer.drain()
+        writer.close()
+
+    upload = Upload(key="key", body=body, crc32=zlib.crc32(body), content_type="text/plain", metadata={})
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, open_store(bucket="bucket", endpoint_url=url) as store:
+        async with store._clients.client():
+            pass  # made before memory is counted
+        tracemalloc.start()
+        try:
+            assert await store.put_if_absent(upload) is PutAnswer.CREATED
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert received == [upload.crc32]
+    assert peak < len(body) / 2
