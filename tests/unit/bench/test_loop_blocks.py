@@ -31,7 +31,8 @@ def test_what_was_observed_before_a_window_does_not_count() -> None:
 
 
 def test_several_processes_are_added() -> None:
-    assert loop_blocks.total([exported(0.0008), exported(0.2)]).quantile(1.0) == 0.25
+    added = loop_blocks.total([exported(0.0008), exported(0.0008), exported(0.2)])
+    assert (added.quantile(0.6), added.quantile(1.0)) == (0.001, 0.25)
     assert loop_blocks.total([]).quantile(1.0) is None
 
 
