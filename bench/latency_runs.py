@@ -28,6 +28,7 @@ from bench.process import BenchError, Line, MeasuredProcess, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from tests.servers import S3, Kafka
 
@@ -153,7 +154,7 @@ def run(case: Case, kafka: Kafka, s3: S3) -> Figures:
     if exit_code:
         message = f"{case.module} ended with exit code {exit_code}: the figures are void"
         raise BenchError(message)
-    _check_bucket(case, s3, bucket)
+    check_objects(case, s3.folder(bucket))
     return observed.figures(sent, peak)
 
 
@@ -164,10 +165,13 @@ async def _prepare(case: Case, kafka: Kafka, s3: S3) -> tuple[str, str]:
     return topic, await s3.create_bucket()
 
 
-def _check_bucket(case: Case, s3: S3, bucket: str) -> None:
-    """Every record in one object and in one only. Read from the server's folder, which is much faster than by GET."""
+def check_objects(case: Case, folder: Path) -> None:
+    """Raises BenchError unless every record is in one object and in one only.
+
+    Read from the folder in which the server keeps its bucket, which is much faster than by GET.
+    """
     numbers: Counter[int] = Counter()
-    objects = [path for path in s3.folder(bucket).iterdir() if _KEY.fullmatch(path.name)]
+    objects = [path for path in folder.iterdir() if _KEY.fullmatch(path.name)]
     for path in objects:
         numbers.update(json.loads(line)["number"] for line in path.read_bytes().splitlines())
     missing = case.records - len(numbers)
