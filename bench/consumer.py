@@ -121,8 +121,8 @@ def main(given: Sequence[str]) -> int:
         except BenchError as error:
             sys.stderr.write(f"bench: {error}\n")
             return 1
-    servers = {"s3 server": s3_name(options.s3)}
-    report = Report(cases=known, figures=found, about=provenance.about(COMMAND, LIBRARIES, **servers))
+    about = provenance.about(COMMAND, LIBRARIES, **{"s3 server": s3_name(options.s3)})
+    report = Report(cases=known, figures=found, about=about, cores=os.cpu_count() or 1)
     whole = options.only is None and options.records == QUOTES
     if options.folder or whole:
         report.write(options.folder or ROOT / "docs" / "benchmarks")

@@ -25,8 +25,8 @@ from bench.consumer_goals import (
     records_per_second,
     verdict,
 )
-from bench.consumer_words import HOW, INTRODUCTION
-from bench.products import PRODUCTS, SOURCE
+from bench.consumer_words import CEILING, HOW, INTRODUCTION
+from bench.products import PRODUCTS, SOURCE, table
 from bench.topics import PARTITIONS
 
 if TYPE_CHECKING:
@@ -91,11 +91,12 @@ SINKS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that was measured. `figures`: the runs of each case."""
+    """Everything that was measured. `figures`: the runs of each case; `cores`: of the machine."""
 
     cases: Mapping[str, Case]
     figures: Mapping[str, Sequence[Figures]]
     about: Mapping[str, str]
+    cores: int
 
     def write(self, folder: Path) -> None:
         """`consumer.md`, `consumer.json` and `consumer.svg` in the folder."""
@@ -133,12 +134,12 @@ class Report:
             self._comparison(),
             "## Beside products, measured before",
             f"{SOURCE}.",
-            _products(),
+            table(CPU),
             "## Goals",
             self._goals(),
             "## The topics",
             self._topics(),
-            HOW.format(kafka=self._servers("kafka_cpu_seconds"), s3=self._servers("s3_cpu_seconds")),
+            self._how(),
             about + "\n",
         )
         return "\n\n".join(parts)
@@ -236,18 +237,18 @@ class Report:
             )
         return "\n".join(found) + f"\n\nAll have {PARTITIONS} partitions."
 
-    def _servers(self, name: str) -> str:
-        """What a server took per million records beside ours, as the report's sentence has it."""
+    def _how(self) -> str:
+        """How it was measured; what the servers took beside ours."""
         case = "plain" if "plain" in self.figures else next(iter(self.figures))
-        return number(median(getattr(run, name) * 1e6 / run.records for run in self.figures[case]), 2)
+        kafka = self.median(case, lambda run: run.kafka_cpu_seconds * 1e6 / run.records)
+        s3 = self.median(case, lambda run: run.s3_cpu_seconds * 1e6 / run.records)
+        return HOW.format(kafka=number(kafka, 2), s3=number(s3, 2), ceiling=self._ceiling())
 
-
-def _products() -> str:
-    found = [f"| sink | {CPU} | records/s | peak RSS | zombie test: lines missing / doubled of 500,000 |"]
-    found.append("|---|---:|---:|---:|---|")
-    found += [
-        f"| {product.name} | {product.cpu_seconds_per_million:g} | {product.records_per_second:,} "
-        f"| {product.peak_memory_mb:,} MB | {product.zombie} |"
-        for product in PRODUCTS
-    ]
-    return "\n".join(found)
+    def _ceiling(self) -> str:
+        """What the cores, shared with the servers, leave for two processes; empty where that was not measured."""
+        if "two" not in self.figures or "plain" not in self.figures:
+            return ""
+        together = self.median("two", lambda run: run.all_cpu_seconds_per_million)
+        limit = self.cores * 1e6 / together
+        ratio = number(limit / self.median("plain", records_per_second), 2)
+        return CEILING.format(together=number(together, 2), cores=self.cores, limit=number(limit, 0), ratio=ratio)

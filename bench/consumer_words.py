@@ -9,6 +9,10 @@ INTRODUCTION = """\
 Made by `{command}`: medians of {runs} runs and their spread. Each run is a process started as a user would start it, on
 a topic that is loaded already, with a group and a prefix of its own; ours and the others take turns. A run counts only
 when its objects, read back, hold every record of the topic exactly once, byte for byte."""
+CEILING = (
+    " With two processes it was {together} CPU-seconds in all, of which {cores} cores give at most {limit} records/s: "
+    "more than {ratio} times one process cannot be had on this machine."
+)
 HOW = """\
 ## How it was measured
 
@@ -26,8 +30,9 @@ share of it: the bucket's upper bound.
 validation and hash* is no setting: `bench/unvalidated.py` takes both out, to compare with sinks that do neither.
 
 Kafka, the S3 server and the bench itself run on the same cores: for a million of the plain quotes the broker took
-{kafka} and the S3 server {s3} CPU-seconds beside the sink. The others are in `bench/baselines/`: `stock_consumer.py`
-and `confluent_consumer.py` are the loops that careful people write, with the same limits, without exactly-once,
+{kafka} and the S3 server {s3} CPU-seconds beside the sink.{ceiling}
+
+The others are in `bench/baselines/`: `stock_consumer.py` and `confluent_consumer.py` are the loops that careful people write, with the same limits, without exactly-once,
 validation or hash. ConsumerPerformance is Kafka's own tool with its script's JVM options: the rate is its own, over its
 time of fetching; from its CPU time that of a run over one record is taken off, for a JVM's start is none of the
 reading."""

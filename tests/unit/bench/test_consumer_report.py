@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def report(**measured: Sequence[Figures]) -> Report:
     about = provenance.about("make bench", ["aiokafka"])
-    return Report(cases=cases(), figures={name.replace("_", "-"): runs for name, runs in measured.items()}, about=about)
+    return Report(cases=cases(), figures=measured, about=about, cores=2)
 
 
 THREE = [figures(1.4, block_p999_seconds=0.01), figures(1.2, block_p999_seconds=0.05), figures(1.9)]
@@ -38,6 +38,12 @@ def test_two_processes_are_told_as_a_ratio_to_one() -> None:
     text = report(plain=THREE, two=faster).markdown()
     assert "| 2 processes against 1: records/s | ≥ 1.7 times | 2.00 times | 2.00 … 2.00 | met |" in text
     assert "2 processes" not in report(two=faster).markdown().partition("## The topics")[0]
+
+
+def test_what_the_cores_leave_for_two_processes_is_told() -> None:
+    together = figures(1.5, kafka_cpu_seconds=0.3, s3_cpu_seconds=0.2)
+    text = report(plain=THREE, two=[together]).markdown()
+    assert "2.00 CPU-seconds in all, of which 2 cores give at most 1,000,000 records/s: more than 2.00 times" in text
 
 
 def test_what_was_not_measured_is_not_in_the_table() -> None:
