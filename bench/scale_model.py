@@ -59,8 +59,8 @@ CODEC_MOST: Final = {"gzip": 352 * KIB, "zstd": 936 * KIB, "none": 0}  # … up 
 PROCESS_BYTES: Final = 92 * MIB  # a consumer that has joined and owns nothing
 IDLE_PARTITION_BYTES: Final = 20 * KIB  # assigned, nothing open: chain, client's state, metrics
 BUILDER_BYTES: Final = 9 * KIB  # an open batch beside its codec
-AHEAD_PARTITION_BYTES: Final = MIB  # what the client fetches ahead, a partition …
-AHEAD_BYTES: Final = 32 * MIB  # … and altogether, a broker: its limit, and the answer that goes beyond
+AHEAD_PARTITION_BYTES: Final = MIB // 4  # what the client fetches ahead, a partition …
+AHEAD_BYTES: Final = 20 * MIB  # … and altogether, a broker: its limit, and the answer that goes beyond
 WORKING_BYTES: Final = 16 * MIB  # records between the client and an open batch, and what the allocator keeps
 IDLE_CPU_SHARE: Final = 0.00010  # of a core, a partition assigned: fetch requests, polls, gauges
 

@@ -25,7 +25,7 @@ from aiokafka.conn import AIOKafkaConnection, create_conn
 
 from shared.rebinding import rebound
 
-KEPT_BYTES: Final = 17 << 20  # a full fetch answer; larger ones, of a batch larger than that, come and go
+KEPT_BYTES: Final = 5 << 20  # a full fetch answer; larger ones, of a batch larger than that, come and go
 
 _SIZE: Final = struct.Struct(">i")  # of the frame that follows
 _SMALLEST_FRAME: Final = 4  # a correlation id

@@ -271,7 +271,9 @@ def compressed_anew(raw: bytes, *bodies: bytes) -> bytes:
     return sealed(changed)
 
 
-@pytest.mark.parametrize("as_sent", ["one frame", "unsized frame", "two frames", "cut frame", "tail", "nothing"])
+@pytest.mark.parametrize(
+    "as_sent", ["one frame", "unsized frame", "two frames", "cut frame", "cut checksum", "tail", "nothing"]
+)
 def test_zstd_as_no_producer_of_ours_sends_it_is_read_or_refused_as_by_aiokafka(as_sent: str) -> None:
     raw = Wire(0, 50, range(50), codec=4).encoded()
     body = zstd_decode(raw[61:])
@@ -282,6 +284,7 @@ def test_zstd_as_no_producer_of_ours_sends_it_is_read_or_refused_as_by_aiokafka(
         "unsized frame": [stream.compress(body), stream.flush()],
         "two frames": [zstd_encode(body[:100]), zstd_encode(body[100:])],
         "cut frame": [frame[:-5]],
+        "cut checksum": [zstandard.ZstdCompressor(write_checksum=True).compress(body)[:-4]],
         "tail": [frame, b"tail"],
         "nothing": [],
     }
