@@ -8,6 +8,7 @@ Owns: the tables, which sinks stand beside each other. Does not own: measuring (
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -110,7 +111,7 @@ class Report:
         measured = {
             name: {
                 "case": asdict(self.cases[name]) | {"topic": self._topic(name)},
-                "runs": [asdict(run) for run in runs],
+                "runs": [_plain(run) for run in runs],
                 "median_cpu_seconds_per_million": round(self.median(name, cpu_seconds), 4),
             }
             for name, runs in self.figures.items()
@@ -252,3 +253,8 @@ class Report:
         limit = self.cores * 1e6 / together
         ratio = number(limit / self.median("plain", records_per_second), 2)
         return CEILING.format(together=number(together, 2), cores=self.cores, limit=number(limit, 0), ratio=ratio)
+
+
+def _plain(figures: Figures) -> dict[str, object]:
+    """For JSON, which has no infinity: a block beyond the histogram's last bound."""
+    return {name: "inf" if value == math.inf else value for name, value in asdict(figures).items()}

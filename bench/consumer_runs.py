@@ -109,7 +109,7 @@ class Figures:
         return self.value_bytes / self.wall_seconds
 
 
-class _Observed:
+class Observed:
     """What the lines of a run said so far."""
 
     def __init__(self, case: Case, ground: Ground, sinks: Mapping[str, MeasuredProcess]) -> None:
@@ -190,7 +190,7 @@ def _attempt(case: Case, ground: Ground) -> Figures:
             who: stack.enter_context(MeasuredProcess(who, [case.module], settings, inbox))
             for who in (f"{case.module} {number}" for number in range(1, case.processes + 1))
         }
-        figures = _Observed(case, ground, sinks).follow(inbox)
+        figures = Observed(case, ground, sinks).follow(inbox)
         exit_codes = {who: sink.stop() for who, sink in sinks.items()}
     if any(exit_codes.values()):
         message = f"{exit_codes}: every sink must end with 0 when it is stopped: the figures are void"
