@@ -4,8 +4,8 @@ Owns: the inner seams, held by the pin `aiokafka==0.14.0`, by the check below an
 compares with aiokafka's own path; and what is fetched ahead. Does not own: the views (`views`), how answers are
 received (`frames`), the use of the consumer (`source`).
 
-What is fetched ahead and waits here is at most PREFETCH_BYTES and one answer a broker, however many partitions there
-are.
+What is fetched ahead and waits here is PREFETCH_BYTES and one answer a broker, however many partitions there are:
+beyond that, only what is being polled for is fetched.
 
 The fetcher builds its record iterator by a name of its module, in the middle of a long method; the consumer builds its
 fetcher likewise, the client its metadata request. Replacing the names in aiokafka's modules would reach every consumer
@@ -63,29 +63,33 @@ class _Assignment(Protocol):
 
 
 class BatchFetcher(Fetcher):  # type: ignore[misc] # aiokafka has no types
-    """The fetcher, handing out views.Item instead of ConsumerRecord; `wanted` are the partitions of the next poll.
+    """The fetcher, handing out views.Item instead of ConsumerRecord.
 
     Only partitions that were sought are fetched. aiokafka would ask for the committed offset of the others, one after
     the other, and hold back the broker's next fetch for the answers, which nobody uses.
     """
 
     _proc_fetch_request = rebound(Fetcher._proc_fetch_request, PartitionRecords=BatchRecords, MemoryRecords=WireBytes)
-    wanted: Collection[TopicPartition] | None = None  # all
+    _polled: frozenset[TopicPartition] = frozenset()
 
-    def want(self, wanted: Collection[TopicPartition]) -> None:
-        """Whom the next poll is for."""
-        if self.wanted != wanted:
-            self.wanted = wanted
+    async def fetched_records(
+        self,
+        partitions: Collection[TopicPartition],
+        timeout: float = 0,  # noqa: ASYNC109 -- aiokafka's signature
+        max_records: int | None = None,
+    ) -> object:
+        self._polled = frozenset(partitions)  # aiokafka looks each fetched one up in it
+        if self._waiting_bytes() > PREFETCH_BYTES:
             self._notify(self._wait_consume_future)  # the routine thinks again
+        try:
+            return await super().fetched_records(self._polled, timeout, max_records)
+        finally:
+            self._polled = frozenset()
 
     def _get_actions_per_node(self, assignment: _Assignment) -> object:
         sought = [tp for tp in assignment.tps if assignment.state_value(tp).has_valid_position]
-        wanted = self.wanted
-        if wanted is not None and self._waiting_bytes() > PREFETCH_BYTES:
-            # What is dropped was not handed out: it is fetched again when it is wanted.
-            for tp in self._records.keys() - set(wanted):
-                del self._records[tp]
-            sought = [tp for tp in sought if tp in wanted]
+        if self._waiting_bytes() > PREFETCH_BYTES:
+            sought = [tp for tp in sought if tp in self._polled]
         return super()._get_actions_per_node(SimpleNamespace(tps=sought, state_value=assignment.state_value))
 
     def _waiting_bytes(self) -> int:
@@ -127,10 +131,6 @@ class BatchConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka has no t
     def generation(self) -> int:
         """Of the group, as this member knows it; negative = not a member (any more)."""
         return -1 if self._coordinator is None else self._coordinator.generation
-
-    def want(self, partitions: Collection[TopicPartition]) -> None:
-        """What the next `getmany` will ask for: what is fetched ahead of other partitions may be dropped."""
-        self._fetcher.want(partitions)
 
     def tasks(self) -> Iterator[asyncio.Task[object]]:
         """The background tasks a consumer lives on. One that has ended too early stalls it, mostly in silence."""

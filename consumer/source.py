@@ -163,7 +163,6 @@ class KafkaSource:
         names = [self._name(p) for p in wanted if p in self._positions and self._is_assigned(consumer, p)]
         # Without names aiokafka takes all. One that is never assigned keeps what was fetched, where a pause drops it.
         nothing = [self._name(-1)]
-        consumer.want(names)
         try:
             drained = await consumer.getmany(*(names or nothing), timeout_ms=_ms(timeout_seconds))
         except OffsetOutOfRangeError as error:
