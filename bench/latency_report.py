@@ -155,7 +155,7 @@ def stock_of(case: str) -> str:
 
 def about(s3: str) -> dict[str, str]:
     """What the figures stood on."""
-    return provenance.about(COMMAND, LIBRARIES, s3=s3)
+    return provenance.about(f"TEST_S3={s3} {COMMAND}", LIBRARIES, s3=s3)
 
 
 def line(run: Figures) -> str:

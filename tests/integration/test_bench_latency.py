@@ -33,7 +33,7 @@ def test_small_objects_are_measured_beside_the_stock_loop(kafka: Kafka, s3: S3, 
     assert ours.longest_seconds is not None
     assert 0 < ours.p50_seconds <= ours.longest_seconds
     assert stock.p50_seconds is None
-    report = latency_report.Report(cases=cases, figures=found, about=latency_report.about("MiniStack"))
+    report = latency_report.Report(cases=cases, figures=found, about=latency_report.about("ministack"))
     report.write(tmp_path)
     assert "records/s: record to object, p50 | ≤ 15 ms | " in (tmp_path / "latency.md").read_text()
     assert json.loads((tmp_path / "latency.json").read_text())["cases"][PACED]["runs"][0]["objects"] == 60
