@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 S3 = "ministack"
 CONSUMER_CHEAPER = 5.0
 PRODUCER_CHEAPER = 1.5  # measured: above 3
-RECORDS = 700_000  # of 200 bytes: one batch of 16 MiB in each partition
+RECORDS = 1_350_000  # of 200 bytes: two batches of 16 MiB in each partition
 RUNS = 3
 STOCK_RUNS = 2
 
