@@ -1,6 +1,6 @@
 """The open batch of one partition: what it holds by count, and where it must end.
 
-Owns: the limits and the decision how many records of a wire batch still belong to the batch. Does not own: the bytes
+Owns: the limits and the decision how many records of a run still belong to the batch. Does not own: the bytes
 (`encoder`), the chunk's life once sealed (`chain`).
 
 Invariants: a batch takes records in offset order, without leaving one out; it never exceeds a limit unless by its only
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from consumer.ports import WireBatch
+    from consumer.runs import Run
 
 CALENDAR_MIN_AGE_SECONDS: Final = 5.0
 CALENDAR_MIN_SHARE: Final = 16  # of a limit: neither interleaved nor sparse timestamps make a storm of tiny objects
@@ -56,7 +55,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """The batch after it took the records [begin, end) of a wire batch, `size` bytes of values in all.
+    """The batch after it took the records [begin, end) of a run, `size` bytes of values in all.
 
     `full` = it must be sealed before the next record.
     """
@@ -67,70 +66,54 @@ class Admission:
     full: bool
 
 
-def admit(batch: Batch, wire: WireBatch, begin: int, *, limits: Limits, now: float) -> Admission:
-    """Take from the wire batch's records from index `begin` on as many as the limits allow, one at least when empty."""
-    values = wire.values if begin == 0 else wire.values[begin:]
-    sizes = [len(value) if value is not None else 0 for value in values]
+def admit(batch: Batch, run: Run, begin: int, *, limits: Limits, now: float) -> Admission:
+    """Take from the run's records from index `begin` on as many as the limits allow, one at least when empty."""
     if batch.first_timestamp is None:
-        batch = replace(
-            batch,
-            first_timestamp=wire.timestamps[begin],
-            max_timestamp=wire.timestamps[begin],
-            opened_at=now,
-        )
-    room = min(len(values), limits.records - batch.records)
-    count, size = _fit(sizes, room, limits.bytes - batch.bytes, alone=batch.records == 0)
-    cut = _calendar_cut(batch, wire, begin, sizes[:count], limits=limits, now=now)
-    if cut < count:
-        count, size = cut, sum(sizes[:cut])
-    end = begin + count
-    complete = end == begin + len(values)
+        first = run.timestamp(begin)
+        batch = replace(batch, first_timestamp=first, max_timestamp=first, opened_at=now)
+    end = _fit(batch, run, begin, limits)
+    if limits.bucket(run.max_timestamp) > limits.bucket(batch.first_timestamp or 0):
+        end = _calendar_cut(batch, run, begin, end, limits=limits, now=now)
+    size = run.size_between(begin, end)
     grown = replace(
         batch,
-        records=batch.records + count,
+        records=batch.records + end - begin,
         bytes=batch.bytes + size,
-        max_timestamp=_max_timestamp(batch, wire, begin, end),
+        max_timestamp=_max_timestamp(batch, run, begin, end),
     )
-    full = not complete or grown.records >= limits.records or grown.bytes >= limits.bytes
+    full = end < run.count or grown.records >= limits.records or grown.bytes >= limits.bytes
     return Admission(batch=grown, end=end, size=size, full=full)
 
 
-def _fit(sizes: Sequence[int], room: int, room_bytes: int, *, alone: bool) -> tuple[int, int]:
-    """How many of the values fit, and their bytes. A value beyond the limit goes alone."""
-    total = sum(sizes)
-    if room == len(sizes) and total <= room_bytes:
-        return room, total
-    ends = list(accumulate(sizes[:room]))
-    count = bisect_right(ends, room_bytes)
-    if count == 0 and alone:
-        count = 1
-    return count, ends[count - 1] if count else 0
+def _fit(batch: Batch, run: Run, begin: int, limits: Limits) -> int:
+    """Where the records end that fit by number and bytes. A value beyond the limit goes alone."""
+    end = min(run.count, begin + limits.records - batch.records)
+    room_bytes = limits.bytes - batch.bytes
+    if run.size_between(begin, end) <= room_bytes:
+        return end
+    fitting = bisect_right(run.ends, run.ends[begin] + room_bytes, begin + 1, end + 1) - 1
+    return begin + 1 if fitting == begin and not batch.records else fitting
 
 
-def _calendar_cut(
-    batch: Batch, wire: WireBatch, begin: int, sizes: Sequence[int], *, limits: Limits, now: float
-) -> int:
-    """Index (from `begin`) of the first record in a later calendar unit than the batch's first, once that cuts."""
-    if batch.first_timestamp is None:
-        return len(sizes)
-    bucket = limits.bucket(batch.first_timestamp)
-    if limits.bucket(wire.max_timestamp) <= bucket:
-        return len(sizes)
-    records, size = batch.records, batch.bytes
-    aged = records > 0 and now - batch.opened_at >= CALENDAR_MIN_AGE_SECONDS
-    for index, one in enumerate(sizes):
-        holds_enough = records * CALENDAR_MIN_SHARE >= limits.records or size * CALENDAR_MIN_SHARE >= limits.bytes
-        if records and (aged or holds_enough) and limits.bucket(wire.timestamps[begin + index]) > bucket:
-            return index
-        records += 1
-        size += one
-    return len(sizes)
+def _calendar_cut(batch: Batch, run: Run, begin: int, end: int, *, limits: Limits, now: float) -> int:
+    """Where the first record of a later calendar unit than the batch's first stands, once that cuts; else `end`."""
+    bucket = limits.bucket(batch.first_timestamp or 0)
+    aged = batch.records > 0 and now - batch.opened_at >= CALENDAR_MIN_AGE_SECONDS
+    first = begin if batch.records else begin + 1
+    if not aged:
+        first = next((at for at in range(first, end) if _holds_enough(batch, run, begin, at, limits)), end)
+    return next((at for at in range(first, end) if limits.bucket(run.timestamp(at)) > bucket), end)
 
 
-def _max_timestamp(batch: Batch, wire: WireBatch, begin: int, end: int) -> int:
-    """The wire header's word for a whole wire batch, which spares reading each timestamp."""
-    if wire.max_timestamp <= batch.max_timestamp or begin == end:
+def _holds_enough(batch: Batch, run: Run, begin: int, end: int, limits: Limits) -> bool:
+    records, size = batch.records + end - begin, batch.bytes + run.size_between(begin, end)
+    return records * CALENDAR_MIN_SHARE >= limits.records or size * CALENDAR_MIN_SHARE >= limits.bytes
+
+
+def _max_timestamp(batch: Batch, run: Run, begin: int, end: int) -> int:
+    """The wire headers' word for a whole run, which spares reading each timestamp."""
+    if run.max_timestamp <= batch.max_timestamp or begin == end:
         return batch.max_timestamp
-    if begin == 0 and end == len(wire.values):
-        return wire.max_timestamp
-    return max(batch.max_timestamp, *wire.timestamps[begin:end])
+    if end - begin == run.count:
+        return run.max_timestamp
+    return max(batch.max_timestamp, *map(run.timestamp, range(begin, end)))

@@ -62,7 +62,8 @@ from shared.schemas import ObjectMetadata, SchemaError, signer
 
 if TYPE_CHECKING:
     from consumer.keys import KeyTemplate
-    from consumer.ports import Fetched, Found, LogRange, WireBatch
+    from consumer.ports import Found, LogRange
+    from consumer.runs import Read, Run
     from shared.schemas import Layout
 
 STALL_LOOK_SECONDS: Final = 30.0
@@ -119,9 +120,9 @@ class Retry:
 
 
 class Held(NamedTuple):
-    """A wire batch from the record at index `begin` on, and when it arrived (monotonic seconds)."""
+    """A run from the record at index `begin` on, and when it arrived (monotonic seconds)."""
 
-    wire: WireBatch
+    run: Run
     begin: int
     arrived_at: float
 
@@ -130,7 +131,7 @@ class Held(NamedTuple):
 class Chain:
     """The state. `position` is the chain's end as seen, `fetch_next` the offset of the next record to be taken.
 
-    `held` are wire batches that arrived but are not in the open batch yet.
+    `held` are runs that arrived but are not in the open batch yet.
     """
 
     partition: int
@@ -377,7 +378,7 @@ class _Turn:
 
     # ---- records in (design §6.2, §6.3) ----------------------------------------------------------------------------
 
-    def _polled(self, item: Fetched | OutOfRange) -> None:
+    def _polled(self, item: Read | OutOfRange) -> None:
         chain = self.chain
         if not chain.reads or chain.draining or chain.relocate:
             return  # not taken and not counted as taken: they are read again from where the chain then ends
@@ -390,7 +391,7 @@ class _Turn:
         elif item.start != chain.fetch_next:
             self._do(Seek(offset=chain.fetch_next))
         else:
-            arrived = tuple(Held(wire, 0, self.now) for wire in item.batches)
+            arrived = tuple(Held(run, 0, self.now) for run in item.runs)
             self._set(held=chain.held + arrived, fetch_next=item.next_offset)
             self._advance()
 
@@ -421,19 +422,19 @@ class _Turn:
                     self._locate()
 
     def _probe(self) -> None:
-        wire, begin, _ = self.chain.held[0]
+        run, begin, _ = self.chain.held[0]
         self._set(phase=Phase.PROBING)
-        key = self._key(self.chain.batch.start, wire.timestamps[begin])
+        key = self._key(self.chain.batch.start, run.timestamp(begin))
         self._do(Head(epoch=self.chain.epoch, key=key))
 
     def _fill(self) -> None:
         while self.chain.held and not self.chain.full and not self.chain.draining:
-            (wire, begin, arrived_at), *rest = self.chain.held
-            admission = admit(self.chain.batch, wire, begin, limits=self.rules.limits, now=self.now)
+            (run, begin, arrived_at), *rest = self.chain.held
+            admission = admit(self.chain.batch, run, begin, limits=self.rules.limits, now=self.now)
             if admission.end > begin:
-                self._do(Append(wire=wire, begin=begin, end=admission.end, size=admission.size))
-            if admission.end < len(wire.values):
-                rest = [Held(wire, admission.end, arrived_at), *rest]
+                self._do(Append(run=run, begin=begin, end=admission.end, size=admission.size))
+            if admission.end < run.count:
+                rest = [Held(run, admission.end, arrived_at), *rest]
             batch = admission.batch
             if not self.chain.batch.records:
                 batch = replace(batch, opened_at=arrived_at)  # its time counts from there, however long it was held
@@ -450,8 +451,8 @@ class _Turn:
         batch = self.chain.batch
         end = self.chain.fetch_next
         if self.chain.held:
-            wire, begin, _ = self.chain.held[0]
-            end = wire.offsets[begin]
+            run, begin, _ = self.chain.held[0]
+            end = run.offset(begin)
         first_timestamp = 0 if batch.first_timestamp is None else batch.first_timestamp
         chunk = Chunk(
             key=self._key(batch.start, first_timestamp),
@@ -506,8 +507,8 @@ class _Turn:
     def _head_answered(self, found: Found | None) -> None:
         if self.chain.phase is Phase.PROBING:
             if found is not None:
-                wire, begin, _ = self.chain.held[0]
-                self._adopt(found, first_timestamp=wire.timestamps[begin], lost=self.chain.batch.lost)
+                run, begin, _ = self.chain.held[0]
+                self._adopt(found, first_timestamp=run.timestamp(begin), lost=self.chain.batch.lost)
                 return
             self._set(phase=Phase.RUNNING, stall=None, retry=None)
             self._advance()

@@ -1,8 +1,8 @@
 """Records become lines, lines become a body: judged, hashed and compressed while the batch grows.
 
 Owns: which record can be a line of the format and why another cannot, the line's bytes, the open body of one batch with
-its hash, checksum and codec, and the quarantine lines beside it. Does not own: where a batch ends (`batch`), what an
-object is called (`keys`), threads (`partition` runs `BodyBuilder` off the event loop, one call at a time).
+its hash and checksum, and the quarantine lines beside it. Does not own: codecs (`codecs`), where a batch ends
+(`batch`), what an object is called (`keys`), threads (`partition` runs `BodyBuilder`, one call at a time).
 
 Invariants: every record given to a builder stands in its body or in its quarantine, in offset order, never in both;
 the same records give the same uncompressed body; a builder holds compressed bytes and its codec's buffers only.
@@ -11,35 +11,25 @@ the same records give the same uncompressed body; a builder holds compressed byt
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import zstandard
 
+from consumer.codecs import codec, crc32
 from shared.schemas import MAX_NESTING, encode_envelope, is_json_value, nested_too_deep
-
-try:
-    from isal import isal_zlib as _gzip
-except ImportError:  # no wheel for this platform: the same format from zlib, slower
-    import zlib as _gzip  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from consumer.ports import Record, WireBatch
+    from consumer.codecs import Codec
+    from consumer.ports import Record
+    from consumer.runs import LinesOf, Run
 
-GZIP_LIBRARY: Final = _gzip.__name__.removeprefix("isal.").removesuffix("_zlib")
-
-_GZIP_WBITS: Final = 31  # a gzip header, whose time stamp stays 0
-_LEVEL: Final = 1
-# A codec's own buffers once it has taken that much: resident memory of many streams, their output dropped, over their
-# number; tests/unit/consumer/test_encoder.py measures it again.
-_CODEC_BYTES: Final = {"gzip": 352 << 10, "zstd": 936 << 10, "none": 0}
-_DECODE = msgspec.json.Decoder(msgspec.Raw).decode
+_QUARANTINE_CODEC: Final = codec("gzip")
+_DECODE_LINES = msgspec.json.Decoder(msgspec.Raw).decode_lines
 
 
 class Reason(StrEnum):
@@ -48,32 +38,6 @@ class Reason(StrEnum):
     NOT_JSON = "not_json"
     EMPTY = "empty"
     TOMBSTONE = "tombstone"
-
-
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
-
-
-class _Stored:
-    """The codec `none`."""
-
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
-
-
-def compressor(compression: str) -> _Compressor:
-    """A fresh stream of the codec (gzip, zstd, none); its output is one gzip member or one zstd frame."""
-    if compression == "zstd":
-        stream: _Compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compressobj()
-        return stream
-    if compression == "none":
-        return _Stored()
-    gzip: _Compressor = _gzip.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
-    return gzip
 
 
 def value_line(value: bytes | None) -> bytes | Reason:
@@ -108,10 +72,17 @@ def _envelope(record: Record, reason: Reason | None = None) -> bytes:
     )
 
 
-def _all_values(values: Sequence[bytes | None]) -> bytes | None:
+def lines_of(record_format: str) -> LinesOf:
+    """The judge of many values at once. In envelopes no value is a line as it stands."""
+    return value_lines if record_format == "value" else lambda _: None
+
+
+def value_lines(values: Sequence[bytes | None]) -> bytes | None:
     """All lines at once, when every value is a line as it stands; None when one is not (then each is looked at).
 
-    Decoding each value on its own proves that it is one JSON value; lines decoded together would not prove it.
+    Lines that decode do not prove one JSON value each: `{}{}` on a line and a value over two lines decode as well, as
+    many as there are lines. So what was decoded is put together again, each value as it stood, and compared: equal
+    texts with as many values as line breaks, none of them inside a value, are cut in the same places.
     """
     try:
         lines = b"\n".join([*values, b""])  # type: ignore[list-item]  # a tombstone is the TypeError below
@@ -119,9 +90,11 @@ def _all_values(values: Sequence[bytes | None]) -> bytes | None:
             return None
         if not lines.isascii():
             lines.decode()  # the skipping decoder does not look into strings
-        for value in values:
-            _DECODE(value)  # type: ignore[arg-type]
-        if any(nested_too_deep(value) for value in values if value and len(value) > MAX_NESTING):
+        decoded: list[bytes] = [*_DECODE_LINES(lines), b""]
+        if len(decoded) - 1 != len(values) or b"\n".join(decoded) != lines:
+            return None
+        longest = max(map(len, values))  # type: ignore[arg-type]
+        if longest > MAX_NESTING and any(map(nested_too_deep, values)):  # type: ignore[arg-type]
             return None
     except (TypeError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
@@ -156,11 +129,11 @@ class Body:
 class _Stream:
     """Lines of one object on their way: hashed, compressed, checksummed in one pass."""
 
-    __slots__ = ("_codec_bytes", "_compressor", "_crc32", "_hash", "_kept", "_pieces", "_taken")
+    __slots__ = ("_codec", "_compressor", "_crc32", "_hash", "_kept", "_pieces", "_taken")
 
-    def __init__(self, compression: str) -> None:
-        self._compressor = compressor(compression)
-        self._codec_bytes = _CODEC_BYTES[compression]
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._compressor = codec.start()
         self._hash = hashlib.sha256()
         self._crc32 = 0
         self._pieces: list[bytes] = []
@@ -170,7 +143,7 @@ class _Stream:
     @property
     def size(self) -> int:
         """Bytes of memory: what came out of the codec, and what its own buffers hold by now."""
-        return self._kept + min(self._taken, self._codec_bytes)
+        return self._kept + self._codec.memory_bytes(self._taken)
 
     def add(self, lines: bytes) -> None:
         self._taken += len(lines)
@@ -185,7 +158,7 @@ class _Stream:
     def _keep(self, piece: bytes) -> None:
         if piece:
             self._pieces.append(piece)
-            self._crc32 = zlib.crc32(piece, self._crc32)
+            self._crc32 = crc32(piece, self._crc32)
             self._kept += len(piece)
 
 
@@ -194,9 +167,9 @@ class BodyBuilder:
 
     __slots__ = ("_format", "_quarantine", "_quarantined", "_records", "_stream")
 
-    def __init__(self, *, record_format: str, compression: str) -> None:
+    def __init__(self, *, record_format: str, codec: Codec) -> None:
         self._format = record_format
-        self._stream = _Stream(compression)
+        self._stream = _Stream(codec)
         self._quarantine: _Stream | None = None
         self._records = 0
         self._quarantined: Counter[Reason] = Counter()
@@ -206,22 +179,21 @@ class BodyBuilder:
         """Bytes of memory the body costs by now: compressed ones, and the codec's buffers."""
         return self._stream.size + (self._quarantine.size if self._quarantine else 0)
 
-    def add(self, batch: WireBatch, begin: int, end: int) -> None:
-        """Take the records [begin, end) of the wire batch, which follow those taken before."""
-        values = batch.values[begin:end]
-        lines = _all_values(values) if self._format == "value" else None
+    def add(self, run: Run, begin: int, end: int) -> None:
+        """Take the records [begin, end) of the run, judged by `lines_of` the format. They follow those taken before."""
+        lines = run.lines_between(begin, end)
         if lines is not None:
             self._stream.add(lines)
-            self._records += len(values)
+            self._records += end - begin
         else:
-            self._add_each(batch, begin, end)
+            self._add_each(run, begin, end)
 
-    def _add_each(self, batch: WireBatch, begin: int, end: int) -> None:
+    def _add_each(self, run: Run, begin: int, end: int) -> None:
         lines: list[bytes] = []
         for index in range(begin, end):
-            line = value_line(batch.values[index]) if self._format == "value" else _envelope(batch.record(index))
+            line = value_line(run.value(index)) if self._format == "value" else _envelope(run.record(index))
             if isinstance(line, Reason):
-                self._set_aside(batch.record(index), line)
+                self._set_aside(run.record(index), line)
             else:
                 lines.append(line)
         if lines:
@@ -230,7 +202,7 @@ class BodyBuilder:
 
     def _set_aside(self, record: Record, reason: Reason) -> None:
         if self._quarantine is None:
-            self._quarantine = _Stream("gzip")
+            self._quarantine = _Stream(_QUARANTINE_CODEC)
         self._quarantine.add(_envelope(record, reason) + b"\n")
         self._quarantined[reason] += 1
 

@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from consumer.ports import Committed, Failure, Fetched, Found, LogRange, OutOfRange, PutAnswer, WireBatch
+    from consumer.ports import Committed, Failure, Found, LogRange, OutOfRange, PutAnswer
+    from consumer.runs import Read, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Recovered:
 class Polled:
     """What the source had: records, or an offset outside the log."""
 
-    item: Fetched | OutOfRange
+    item: Read | OutOfRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +165,9 @@ class Seek:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """Let the open body grow by the records [begin, end) of the wire batch: `size` bytes of values."""
+    """Let the open body grow by the records [begin, end) of the run: `size` bytes of values."""
 
-    wire: WireBatch
+    run: Run
     begin: int
     end: int
     size: int

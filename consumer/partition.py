@@ -42,14 +42,17 @@ class Desk(Protocol):
     def store(self) -> Store: ...
     def now(self) -> float: ...
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]: ...
-    async def in_thread(self, work: Callable[[], T]) -> T: ...
+    async def off_loop(self, work: Callable[[], T], size: int) -> T:
+        """Run the work in a thread, unless it is about so few bytes (`size`) that the loop does not feel it."""
+        ...
+
     def new_builder(self) -> BodyBuilder: ...
     def seek(self, partition: int, offset: int) -> None: ...
     def commit(self, partition: int, offset: int) -> None: ...
     def locate(self, partition: Partition, request: events.Locate) -> None: ...
     def recover(self, partition: Partition, request: events.Recover) -> None: ...
     def request_failed(self, what: str, error: StoreError | SourceError) -> None: ...
-    def changed(self) -> None: ...
+    def changed(self, partition: Partition) -> None: ...
 
 
 class Partition:
@@ -80,7 +83,7 @@ class Partition:
         self.chain, actions = chain.step(self.chain, event, rules=self._desk.rules, now=self._desk.now())
         self._do_all(actions)
         self._arm()
-        self._desk.changed()
+        self._desk.changed(self)
 
     def abandon(self) -> None:
         """Give up everything that is open or under way: it is in Kafka, and read again from the chain's end."""
@@ -100,13 +103,13 @@ class Partition:
     def unstored_records(self) -> int:
         """Records taken from Kafka that are not known to be in the bucket."""
         in_flight = self.chain.chunk.records if self.chain.chunk else 0
-        held = sum(len(wire.values) - begin for wire, begin, _ in self.chain.held)
+        held = sum(run.count - begin for run, begin, _ in self.chain.held)
         return self.chain.batch.records + in_flight + held
 
     @property
     def buffered_bytes(self) -> int:
         """Memory of everything held, waiting, open or in flight."""
-        held = sum(len(value) for wire, begin, _ in self.chain.held for value in wire.values[begin:] if value)
+        held = sum(run.memory_between(begin, run.count) for run, begin, _ in self.chain.held)
         return held + self._waiting_bytes + self._builder.size + self._body_bytes
 
     @property
@@ -212,8 +215,8 @@ class Partition:
 
     def _enqueue(self, work: events.Append | events.Seal) -> None:
         if isinstance(work, events.Append):
-            self._desk.report.received(work.wire, work.begin, work.end)
-            self._waiting_bytes += work.size
+            self._desk.report.received(work.run, work.begin, work.end)
+            self._waiting_bytes += _memory(work)
             self._waiting_records += work.end - work.begin
         else:
             self._sealed_at = self._desk.now()
@@ -229,12 +232,13 @@ class Partition:
             while self._work and isinstance(self._work[0], events.Append):
                 appends.append(self._work.popleft())  # type: ignore[arg-type]  # as just seen
             if appends:
-                await self._desk.in_thread(partial(_append_all, builder, appends))
-                self._waiting_bytes -= sum(append.size for append in appends)
+                size = sum(map(_memory, appends))
+                await self._desk.off_loop(partial(_append_all, builder, appends), size)
+                self._waiting_bytes -= size
                 self._waiting_records -= sum(append.end - append.begin for append in appends)
-                self._desk.changed()
+                self._desk.changed(self)
             elif isinstance(seal := self._work.popleft(), events.Seal):
-                body = await self._desk.in_thread(builder.finish)
+                body = await self._desk.off_loop(builder.finish, builder.size)
                 builder = self._builder = self._desk.new_builder()
                 self._body = body
                 self.feed(events.Finished(epoch=seal.epoch, quarantine=body.quarantine is not None))
@@ -335,6 +339,10 @@ class Partition:
         return self._body
 
 
+def _memory(append: events.Append) -> int:
+    return append.run.memory_between(append.begin, append.end)
+
+
 def _append_all(builder: BodyBuilder, work: Sequence[events.Append]) -> None:
     for append in work:
-        builder.add(append.wire, append.begin, append.end)
+        builder.add(append.run, append.begin, append.end)

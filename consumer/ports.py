@@ -35,6 +35,11 @@ class WireBatch(Protocol):
     """
 
     @property
+    def size_bytes(self) -> int:
+        """As it came over the wire."""
+        ...
+
+    @property
     def next_offset(self) -> int: ...
     @property
     def values(self) -> Sequence[bytes | None]: ...
@@ -49,6 +54,10 @@ class WireBatch(Protocol):
 
     def record(self, index: int) -> Record:
         """Key, value and headers of the record at `index` of the sequences above."""
+        ...
+
+    def release(self) -> None:
+        """Keep no values; asked again, they are read again."""
         ...
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from consumer.encoder import Body, Reason
     from consumer.events import Chunk, Linked, Stalled
-    from consumer.ports import Failure, WireBatch
+    from consumer.ports import Failure
+    from consumer.runs import Run
 
 _PUT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -73,11 +74,11 @@ class Report:
 
     # ---- records and objects ---------------------------------------------------------------------------------------
 
-    def received(self, wire: WireBatch, begin: int, end: int) -> None:
+    def received(self, run: Run, begin: int, end: int) -> None:
         """`Received message`, a line a record: INFO where a record is an object, else DEBUG."""
         tell = log.info if self._each_record else log.debug
         if self._each_record or log.is_enabled_for(logging.DEBUG):
-            for value in wire.values[begin:end]:
+            for value in map(run.value, range(begin, end)):
                 tell("Received message", record=None if value is None else value.decode(errors="backslashreplace"))
 
     def linked(self, linked: Linked, body: Body | None, seconds: float) -> None:

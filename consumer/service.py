@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry
 
 from consumer.batch import Limits
 from consumer.chain import Rules
+from consumer.codecs import GZIP_LIBRARY, codec
 from consumer.connections import new_source, new_store
-from consumer.encoder import GZIP_LIBRARY
 from consumer.layout import Agreed, Agreement, Terms
 from consumer.report import Report
 from consumer.retrying import until_answered
@@ -151,7 +151,7 @@ class Service:
             ),
             report=self._report,
             record_format=settings.record_format,
-            compression=settings.compression,
+            codec=codec(settings.compression, settings.compression_level),
         )
 
     def _waiting(self, what: str, error: Exception) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from consumer.bucket_name import bucket_fault
+from consumer.codecs import MAX_LEVELS, codec
 from consumer.keys import KeyTemplate, TemplateError, extension
 from shared.settings import Allowed, Bytes, Count, Seconds, ServiceSettings, Shown, Text, without_credentials
 
@@ -74,6 +75,9 @@ class Settings(ServiceSettings):
     batch_max_bytes: Bytes = 16 * 1024 * 1024
     batch_max_seconds: Seconds = 60.0
     compression: Literal["gzip", "zstd", "none"] = "gzip"
+    compression_level: (
+        Annotated[int, Field(ge=1, le=19), Allowed("a whole number: 1 to 9 with gzip, 1 to 19 with zstd")] | None
+    ) = None
     record_format: Literal["value", "envelope"] = "value"
     memory_limit_bytes: Annotated[
         int, Field(ge=16 * 1024 * 1024, le=10**15), Allowed("a whole number from 16777216 (16 MiB) to 10^15 (bytes)")
@@ -98,8 +102,23 @@ class Settings(ServiceSettings):
             yield f"S3_KEY_TEMPLATE: {self.s3_key_template!r}: {error}"
         if self.s3_sse_kms_key_id is not None and self.s3_sse not in ("aws:kms", "aws:kms:dsse"):
             yield "S3_SSE_KMS_KEY_ID: set, but S3_SSE is not aws:kms or aws:kms:dsse; allowed: with those only"
+        yield from self._level_faults()
         if self.batch_max_bytes * _WORKING_SHARE > self.memory_limit_bytes:
             yield (
                 f"BATCH_MAX_BYTES: {self.batch_max_bytes} is more than a quarter of MEMORY_LIMIT_BYTES"
                 f" ({self.memory_limit_bytes}); allowed: at most {self.memory_limit_bytes // _WORKING_SHARE}"
+            )
+
+    def _level_faults(self) -> Iterator[str]:
+        level, compression = self.compression_level, self.compression
+        if level is None:
+            return
+        if compression == "none":
+            yield f"COMPRESSION_LEVEL: {level} is set, but COMPRESSION is none; allowed: with gzip and zstd only"
+        elif level > MAX_LEVELS[compression]:
+            yield f"COMPRESSION_LEVEL: {level} is above what {compression} has; allowed: 1 to {MAX_LEVELS[compression]}"
+        elif (needed := codec(compression, level).bytes) * _WORKING_SHARE > self.memory_limit_bytes:
+            yield (
+                f"COMPRESSION_LEVEL: at {compression} {level} an open batch takes {needed} bytes of memory, more than a"
+                f" quarter of MEMORY_LIMIT_BYTES ({self.memory_limit_bytes}); allowed: a lower level or a higher limit"
             )

@@ -4,9 +4,9 @@ Owns: which partitions are polled, what all partitions share (slots, threads, of
 limit, the budgets of a revocation and of a stop. Does not own: a partition's protocol (`chain`), its requests
 (`partition`), Kafka (`source`), S3 (`store`), the process (`service`).
 
-Memory: everything held, waiting, open or in flight <= MEMORY_LIMIT_BYTES + what one poll brings: above the limit
-nothing is polled; above 80 % of it the largest batches are put, or, where their puts keep failing, given up (they are
-in Kafka).
+Memory: everything held, waiting, open or in flight <= MEMORY_LIMIT_BYTES + what one poll brings (the wire batches as
+they came, and their values): above the limit nothing is polled; above 80 % of it the largest batches are put, or, where
+their puts keep failing, given up (they are in Kafka).
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from consumer import events
 from consumer.committer import Committer
-from consumer.encoder import BodyBuilder
+from consumer.encoder import BodyBuilder, lines_of
 from consumer.partition import Partition
 from consumer.ports import Fetched, SourceError, StoreError
 from consumer.recovery import find_ends
 from consumer.rounds import Rounds
+from consumer.runs import read
 from consumer.vitals import GaveUpError, WatchedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from consumer.chain import Rules
+    from consumer.codecs import Codec
     from consumer.ports import OutOfRange, Source
     from consumer.report import Report
+    from consumer.runs import LinesOf
 
 POLL_SECONDS: Final = 0.25
 IDLE_SECONDS: Final = 1.0
@@ -42,7 +45,8 @@ PRESSURE_SHARE: Final = 0.8
 REVOKE_SHARE: Final = 0.6  # of the rebalance time-out: the rest is for commit and rejoin
 COMMIT_SHARE: Final = 0.1
 HEADS: Final = 16
-THREADS: Final = 3  # two for bodies, so that decoding what was polled waits for none of them
+THREADS: Final = 3  # two for bodies, so that reading what was polled waits for none of them
+THREAD_BYTES: Final = 8 << 10  # less is done on the loop: it takes less time than the way to a thread and back
 
 T = TypeVar("T")
 
@@ -76,7 +80,7 @@ class Worker:
         budget: Budget,
         report: Report,
         record_format: str,
-        compression: str,
+        codec: Codec,
     ) -> None:
         self.store = store
         self.rules = rules
@@ -89,7 +93,8 @@ class Worker:
         self._source = source
         self._budget = budget
         self._record_format = record_format
-        self._compression = compression
+        self._lines_of = lines_of(record_format)
+        self._codec = codec
         self._clock = asyncio.get_running_loop().time
         self._committer = Committer(source, chain_id=rules.layout.chain_id, report=report)
         self._locating: Rounds[Partition, events.Locate] = Rounds(self._locate_all, on_failure=self._kafka_failed)
@@ -99,6 +104,8 @@ class Worker:
         self._something_changed = asyncio.Event()
         self._epoch = 0
         self._poll_due = 0.0
+        self._asked: frozenset[int] = frozenset()
+        self._patience: asyncio.Timeout | None = None
         self._stall_lines: dict[int, float] = {}
         self._log_ends: dict[int, int] = {}
 
@@ -146,14 +153,20 @@ class Worker:
                 async with asyncio.timeout_at(self._poll_due):
                     await self._something_changed.wait()
             except TimeoutError:
-                await self._poll(())  # nothing to fetch, but the group must see that we poll, and we its errors
+                # Nothing to fetch, but the group must see that we poll, and we its errors. Waiting in the poll would
+                # keep partitions waiting that are positioned meanwhile.
+                await self._poll((), 0.0)
             return
-        await self._poll(wanted)
+        await self._poll(wanted, POLL_SECONDS)
 
-    async def _poll(self, wanted: Sequence[int]) -> None:
+    async def _poll(self, wanted: Sequence[int], seconds: float) -> None:
         self._poll_due = asyncio.get_running_loop().time() + IDLE_SECONDS
         try:
-            items = await self._source.poll(wanted, POLL_SECONDS)
+            async with asyncio.timeout(None) as self._patience:
+                self._asked = frozenset(wanted)
+                items = await self._source.poll(wanted, seconds)
+        except TimeoutError:
+            return  # another partition wants records too; nothing is lost by a poll that is cut off
         except SourceError as error:
             self._kafka_failed(error)
             for partition in self.partitions.values():
@@ -161,17 +174,20 @@ class Worker:
                     self._source.seek(partition.number, partition.chain.fetch_next)
             await asyncio.sleep(IDLE_SECONDS)
             return
+        finally:
+            self._patience = None
         if items:
             self.kafka_trouble = None
             await self._hand_out(items)
 
     async def _hand_out(self, items: Sequence[Fetched | OutOfRange]) -> None:
-        """Decode in a thread, then feed: who was assigned anew meanwhile is fed nothing of it."""
+        """Read in a thread, then feed: who was assigned anew meanwhile is fed nothing of it."""
         owners = [self.partitions.get(item.partition) for item in items]
-        faults = await self.in_thread(partial(_decode, items))
-        for item, owner, fault in zip(items, owners, faults, strict=True):
+        size = sum(wire.size_bytes for item in items if isinstance(item, Fetched) for wire in item.batches)
+        news = await self.off_loop(partial(_read_all, items, self._lines_of), size)
+        for item, owner, event in zip(items, owners, news, strict=True):
             if owner is not None and self.partitions.get(item.partition) is owner:
-                owner.feed(events.Polled(item=item) if fault is None else events.Unreadable(reason=fault))
+                owner.feed(event)
 
     # ---- the source's Listener --------------------------------------------------------------------------------------
 
@@ -185,7 +201,7 @@ class Worker:
             self.partitions[number] = Partition(number, epoch=self._epoch, desk=self)
         self.was_assigned = True
         self.report.assigned(sorted(partitions))
-        self.changed()
+        self._something_changed.set()
 
     async def on_revoked(self, partitions: Collection[int]) -> None:
         """Put and commit what is open within the budget; the rest is read again by the next owner."""
@@ -260,11 +276,13 @@ class Worker:
             raise RuntimeError(msg)
         return self._group.create_task(work, name=name)
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
+    async def off_loop(self, work: Callable[[], T], size: int) -> T:
+        if size < THREAD_BYTES:
+            return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def new_builder(self) -> BodyBuilder:
-        return BodyBuilder(record_format=self._record_format, compression=self._compression)
+        return BodyBuilder(record_format=self._record_format, codec=self._codec)
 
     def seek(self, partition: int, offset: int) -> None:
         self._source.seek(partition, offset)
@@ -278,8 +296,12 @@ class Worker:
     def recover(self, partition: Partition, request: events.Recover) -> None:
         self._recovering.ask(partition, request)
 
-    def changed(self) -> None:
+    def changed(self, partition: Partition) -> None:
+        """A poll under way ends when it does not ask for a partition that wants records by now: it may last long."""
         self._something_changed.set()
+        if self._patience is not None and partition.number not in self._asked and partition.wants_records:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+            self._patience = None
 
     def request_failed(self, what: str, error: StoreError | SourceError) -> None:
         """A request failed and will be repeated, unless S3 has been silent for too long."""
@@ -394,16 +416,13 @@ class Worker:
                     self._kafka_failed(error)
 
 
-def _decode(items: Sequence[Fetched | OutOfRange]) -> list[str | None]:
-    """Let every wire batch decode itself, once; for each item what is wrong with one of its batches, or None."""
-    faults: list[str | None] = []
+def _read_all(items: Sequence[Fetched | OutOfRange], lines_of: LinesOf) -> list[events.Polled | events.Unreadable]:
+    """What each item means to its partition, its wire batches read."""
+    news: list[events.Polled | events.Unreadable] = []
     for item in items:
-        fault = None
-        if isinstance(item, Fetched):
-            try:
-                for wire in item.batches:
-                    _ = wire.values, wire.offsets
-            except SourceError as error:
-                fault = str(error)
-        faults.append(fault)
-    return faults
+        try:
+            known = read(item, lines_of) if isinstance(item, Fetched) else item
+            news.append(events.Polled(item=known))
+        except SourceError as error:
+            news.append(events.Unreadable(reason=str(error)))
+    return news

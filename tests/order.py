@@ -35,7 +35,6 @@ LONG: Final[Mapping[str, float]] = {
     "test_replicas_come_and_go_under_load": 20,
     "test_memory_is_bounded_however_many_and_large_the_objects_are": 20,
     "test_an_environment_is_made_once_and_again_when_it_no_longer_fits": 20,
-    "test_a_poll_of_10000_quotes_costs_much_less_than_in_the_stock_loop": 20,
     "test_a_restarting_broker_is_never_taken_for_one_without_offsets": 20,
     "test_a_put_that_fails_is_kept_and_heals_without_a_restart": 15,
     "test_a_refused_put_is_told_and_nothing_is_committed": 15,

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from consumer.codecs import codec
 from consumer.encoder import BodyBuilder
 from consumer.keys import CONTENT_TYPES
 from consumer.ports import Record, Upload
 from shared.schemas import Layout, ObjectMetadata
 from tests.fakes.source import FakeBatch
+from tests.fakes.wire import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,8 +94,8 @@ class Planter:
         layout, keys = self.ground.layout, self.ground.keys
         start = records[0].offset if start is None else start
         next_offset = records[-1].offset + 1 if next_offset is None else next_offset
-        builder = BodyBuilder(record_format=layout.format, compression=layout.compression)
-        builder.add(FakeBatch(tuple(records), next_offset), 0, len(records))
+        builder = BodyBuilder(record_format=layout.format, codec=codec(layout.compression))
+        builder.add(run(FakeBatch(tuple(records), next_offset)), 0, len(records))
         body = builder.finish()
         quarantine, name = None, ""
         if body.quarantine is not None:

@@ -27,16 +27,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from consumer import chain as chains
 from consumer import events
 from consumer.batch import Limits
-from consumer.ports import Committed, Failure, Fetched, LogRange, OutOfRange, PutAnswer
+from consumer.ports import Committed, Failure, LogRange, OutOfRange, PutAnswer
 from shared.schemas import Layout
 from tests.exploration.bucket import found
 from tests.exploration.clock import FIRST_EPOCH, canonical, later
 from tests.exploration.objects import object_of, quarantine_of
 from tests.exploration.search import Broken
 from tests.exploration.world import NOTHING, NOWHERE, Interner, Stage, Thing, Writer
-from tests.fakes.wire import FakeWire
+from tests.fakes.wire import FakeWire, read_apart
 
 if TYPE_CHECKING:
+    from consumer.runs import Read
     from tests.exploration.world import World
 
 Fact: TypeAlias = "tuple[Any, ...]"
@@ -218,14 +219,14 @@ class Driver:
                 return events.Unanswered(epoch=int(fresh), reason="silence")
         return PLAIN[fact[0]]
 
-    def _fetched(self, start: int, end: int) -> Fetched:
+    def _fetched(self, start: int, end: int) -> Read:
         cuts = sorted({start, end, *(cut for cut in self._world.wires if start < cut < end)})
         batches = []
         for begin, stop in pairwise(cuts):
             records = tuple(record for record in self._world.log[begin:stop] if record is not None)
             if records:
                 batches.append(FakeWire(records=records, next_offset=stop))
-        return Fetched(partition=0, start=start, next_offset=end, batches=tuple(batches))
+        return read_apart(0, start, end, batches)
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
@@ -243,8 +244,8 @@ class Driver:
         self, writer: Writer, action: events.Action, epoch: int, effects: list[Effect]
     ) -> Writer:
         match action:
-            case events.Append(wire=wire, begin=begin, end=end):
-                return writer._replace(open=writer.open + tuple(wire.offsets[begin:end]))
+            case events.Append(run=run, begin=begin, end=end):
+                return writer._replace(open=writer.open + tuple(run.offset(index) for index in range(begin, end)))
             case events.Seal():
                 quarantine = any(offset in self._process.judges for offset in writer.open)
                 asked = self._asked(writer, ("finish", action.epoch == epoch, quarantine))

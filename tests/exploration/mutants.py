@@ -20,7 +20,8 @@ from consumer.chain import Phase, _Turn
 from consumer.events import Chunk, Commit, Drop, Located, Outcome, PutAnswered, PutQuarantine, Seal, Seek
 from consumer.keys import KeyTemplate
 from consumer.layout import Agreed, Agreement
-from consumer.ports import Failure, Fetched, Found, LogRange, OutOfRange
+from consumer.ports import Failure, Found, LogRange, OutOfRange
+from consumer.runs import Read
 from shared.schemas import Layout, ObjectMetadata, signer
 from tests.exploration import invariants
 from tests.exploration.scenery import CHAIN_ID
@@ -309,8 +310,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     original = _Turn._polled
 
-    def polled(turn: _Turn, item: Fetched | OutOfRange) -> None:
-        original(turn, replace(item, start=turn.chain.fetch_next) if isinstance(item, Fetched) else item)
+    def polled(turn: _Turn, item: Read | OutOfRange) -> None:
+        original(turn, replace(item, start=turn.chain.fetch_next) if isinstance(item, Read) else item)
 
     patch.setattr(_Turn, "_polled", polled)
 

@@ -58,8 +58,15 @@ class FakeBatch:
     def max_timestamp(self) -> int:
         return max(self.timestamps)
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(record.value or b"") for record in self.records)
+
     def record(self, index: int) -> Record:
         return self.records[index]
+
+    def release(self) -> None:
+        pass
 
 
 @dataclass(slots=True)

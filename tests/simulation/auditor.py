@@ -189,7 +189,7 @@ class Auditor:
         self.seen["above the memory limit"] += 1
         if self._layout.compression != "none":
             self.seen["above the memory limit, compressed"] += 1
-        allowed = limit_bytes + polled_bytes
+        allowed = limit_bytes + 2 * polled_bytes  # as it came, and its values or lines
         for one in unstored:  # what was there may have become lines meanwhile, which are longer
             allowed += growth_bytes(self._topic.between(one.partition, one.start, one.end))
             if self._layout.compression != "none" and one.end > one.start:

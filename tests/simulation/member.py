@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
+from consumer.codecs import codec
 from consumer.ports import Fetched
 from consumer.report import Report
 from consumer.vitals import GaveUpError, WatchedStore
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from consumer.chain import Rules
     from consumer.encoder import Body
     from consumer.events import Chunk, Linked, Stalled
-    from consumer.ports import Failure, Listener, OutOfRange, WireBatch
+    from consumer.partition import Partition
+    from consumer.ports import Failure, Listener, OutOfRange
+    from consumer.runs import Run
     from tests.fakes.store import FakeStore
     from tests.simulation.auditor import Auditor
     from tests.simulation.bucket import Weather
@@ -118,7 +121,7 @@ class Member:
             ),
             report=TracingReport(name, around),
             record_format=around.record_format,
-            compression=around.compression,
+            codec=replace(codec(around.compression), first_bytes=0, growth=1),  # worlds are smaller than tables
         )
         self.task = loop.create_task(self._run(), name=name, context=context_of(name))
 
@@ -203,8 +206,8 @@ class WatchedWorker(Worker):
         self._on_change = on_change
         super().__init__(**parts)  # type: ignore[arg-type]  # handed through
 
-    def changed(self) -> None:
-        super().changed()
+    def changed(self, partition: Partition) -> None:
+        super().changed(partition)
         self._on_change(self)
 
 
@@ -242,7 +245,7 @@ class TracingReport(Report):
         self._tell = around.tell
         self._seen = around.auditor.seen
 
-    def received(self, wire: WireBatch, begin: int, end: int) -> None:
+    def received(self, run: Run, begin: int, end: int) -> None:
         pass
 
     def linked(self, linked: Linked, body: Body | None, seconds: float) -> None:

@@ -65,7 +65,7 @@ def test_limit_poll_lines_and_what_is_sealed_are_allowed_to_the_byte(compression
     judge, topic = auditor(compression)
     sealed = sum(one.memory_bytes for one in topic.between(0, 0, 6))
     newlines = 12  # a line is that much longer than its value
-    allowed = LIMIT_BYTES + 2_000 + newlines + (0 if compression == "none" else FRAMES_BYTES + sealed)
+    allowed = LIMIT_BYTES + 2 * 2_000 + newlines + (0 if compression == "none" else FRAMES_BYTES + sealed)
     unstored = [Unstored(partition=0, start=0, sealed=6, end=12)]
     judge.memory("m1", buffered_bytes=allowed, unstored=unstored, limit_bytes=LIMIT_BYTES, polled_bytes=2_000)
     with pytest.raises(AssertionError, match="allowed are"):

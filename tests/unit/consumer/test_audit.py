@@ -17,8 +17,8 @@ from consumer import inspector
 from consumer.audit import Ground, Link
 from consumer.auditor import Auditor
 from consumer.chain_audit import audit_partition
+from consumer.codecs import codec
 from consumer.decoder import MAX_OUTPUT_BYTES, BodyError, LineSplitter, Tally, body_decoder
-from consumer.encoder import compressor
 from consumer.findings import Findings, Kind, as_json, as_text
 from consumer.ports import Committed, Failure, Fetched, LogRange, Record, SourceError
 from consumer.progress import ProgressBar
@@ -722,7 +722,7 @@ async def test_a_listing_that_breaks_off_tells_no_key_twice(world: World, chain:
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 def test_a_body_comes_back_whole_in_pieces_of_any_size(compression: str) -> None:
     lines = b"".join(b'{"n":%d}\n' % n for n in range(500)) + b"x" * (5 * MAX_OUTPUT_BYTES) + b"\n"
-    stream = compressor(compression)
+    stream = codec(compression).start()
     body = stream.compress(lines) + stream.flush()
     for size in (997, len(body)):
         decoder = body_decoder(compression)

@@ -8,10 +8,20 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batch import CALENDAR_MIN_AGE_SECONDS, CALENDAR_MIN_SHARE, Batch, Limits, admit
-from tests.fakes.wire import FakeWire, record, wire, wire_of
+from consumer import batch as batches_
+from consumer.batch import CALENDAR_MIN_AGE_SECONDS, CALENDAR_MIN_SHARE, Admission, Batch, Limits
+from tests.fakes.wire import FakeWire, record, run, wire, wire_of
 
 HOUR = 3_600_000
+
+
+def admit(batch: Batch, wire: FakeWire, begin: int, *, limits: Limits, now: float) -> Admission:
+    """The same whether the run keeps values or lines (which these values are: they have no line breaks)."""
+    kept = batches_.admit(batch, run(wire), begin, limits=limits, now=now)
+    if None not in wire.values:
+        lines = run(wire, lines_of=lambda values: b"".join(b"%s\n" % value for value in values))
+        assert batches_.admit(batch, lines, begin, limits=limits, now=now) == kept
+    return kept
 
 
 def bucket(timestamp: int) -> int:

@@ -11,9 +11,9 @@ from consumer import chain, events
 from consumer.batch import Limits
 from consumer.chain import Phase
 from consumer.keys import KeyTemplate
-from consumer.ports import Committed, Failure, Fetched, Found, LogRange, OutOfRange, PutAnswer
+from consumer.ports import Committed, Failure, Found, LogRange, OutOfRange, PutAnswer
 from shared.schemas import Layout, ObjectMetadata, sign_offset
-from tests.fakes.wire import FakeWire, record, wire
+from tests.fakes.wire import FakeWire, read_apart, record, wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Seat:
         start = self.chain.fetch_next if start is None else start
         if end is None:
             end = batches[-1].next_offset
-        self.feed(events.Polled(item=Fetched(partition=PARTITION, start=start, next_offset=end, batches=batches)))
+        self.feed(events.Polled(item=read_apart(PARTITION, start, end, batches)))
 
     def out_of_range(self, offset: int) -> None:
         self.feed(events.Polled(item=OutOfRange(partition=PARTITION, offset=offset)))
@@ -451,7 +451,7 @@ def test_records_that_come_during_the_probe_are_kept() -> None:
     seat.polled(run_of(11))
     assert not seat.chain.wants_records
     seat.head(None)
-    assert [action.wire.offsets[0] for action in seat.last() if isinstance(action, events.Append)] == [10, 11]
+    assert [action.run.offset(0) for action in seat.last() if isinstance(action, events.Append)] == [10, 11]
 
 
 # ---- 3. Seal and put ------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ import pytest
 from consumer import chain, events
 from consumer.batch import Limits
 from consumer.keys import KeyTemplate
-from consumer.ports import Committed, Failure, Fetched, Found, LogRange, OutOfRange, PutAnswer, Record
+from consumer.ports import Committed, Failure, Found, LogRange, OutOfRange, PutAnswer, Record
+from consumer.runs import Read
 from shared.schemas import Layout, ObjectMetadata, sign_offset, signer
-from tests.fakes.wire import FakeWire
+from tests.fakes.wire import FakeWire, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ class Writer:
     sealed: tuple[int, ...] = ()
     requests: list[Request] = field(default_factory=list)
     stale: list[events.Event] = field(default_factory=list)
-    fetched: list[Fetched | OutOfRange] = field(default_factory=list)  # drained before a seek: must be told apart
+    fetched: list[Read | OutOfRange] = field(default_factory=list)  # drained before a seek: must be told apart
 
     @property
     def id(self) -> str:
@@ -189,8 +190,8 @@ class World:
     def do(self, writer: Writer, action: events.Action) -> None:  # noqa: C901 - one case an action
         self.note(f"{writer.id} -> {action}")
         match action:
-            case events.Append(wire=wire, begin=begin, end=end):
-                taken = list(wire.offsets[begin:end])
+            case events.Append(run=one, begin=begin, end=end):
+                taken = [one.offset(index) for index in range(begin, end)]
                 assert taken
                 assert not writer.open or writer.open[-1] < taken[0]
                 writer.open += taken
@@ -339,7 +340,7 @@ class World:
         best = self.random.choice(good) if good else flights[-1] if flights else None
         return None if best is None else self.find(best.chunk.key)
 
-    def poll(self, writer: Writer) -> Fetched | OutOfRange | None:
+    def poll(self, writer: Writer) -> Read | OutOfRange | None:
         begin, end = writer.position, len(self.log)
         if begin < 0:
             return None
@@ -355,7 +356,12 @@ class World:
             batches.append(FakeWire(records=tuple(records[:count]), next_offset=records[count - 1].offset + 1))
             records = records[count:]
         writer.position = upto
-        return Fetched(partition=0, start=begin, next_offset=upto, batches=batches)
+        runs = []
+        while batches:  # how a poll's wire batches are grouped is nobody's promise
+            count = self.random.randint(1, len(batches))
+            runs.append(run(*batches[:count]))
+            batches = batches[count:]
+        return Read(partition=0, start=begin, next_offset=upto, runs=runs)
 
     # ---- what may happen ---------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ async def test_a_thread_that_still_works_on_dropped_records_touches_nothing_new(
     world = World(records=1000, seconds=2.0)
     process = await world.start()
     await process.running()
-    world.numbers(0, 20)
+    world.produce(0, *['"' + "x" * 1000 + '"'] * 20)  # less would not go to a thread
     partition = process[0]
     while not partition._waiting_records:  # a thread's work lasts two milliseconds at most
         await asyncio.sleep(0.0001)

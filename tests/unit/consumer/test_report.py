@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from consumer.encoder import Body, Reason
 from consumer.events import Chunk, Linked, Outcome
 from consumer.report import Report
-from tests.fakes.wire import wire_of
+from tests.fakes.wire import run, wire_of
 
 BODY = Body(content=b"gz", crc32=1, sha256="ab", record_count=3, quarantined={Reason.NOT_JSON: 2}, quarantine=None)
 CHUNK = Chunk(key="k", start=10, next_offset=15, first_timestamp=0, max_timestamp=0, records=5)
@@ -52,8 +52,8 @@ def test_received_message_is_a_line_a_record_at_debug_unless_each_is_an_object(e
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
     try:
         with structlog.testing.capture_logs() as lines:
-            wire = wire_of([b"1", b"2", None, b"4"])
-            Report(CollectorRegistry(), each_record=each_record).received(wire, 1, 3)
+            records = run(wire_of([b"1", b"2", None, b"4"]))
+            Report(CollectorRegistry(), each_record=each_record).received(records, 1, 3)
     finally:
         structlog.configure(**before)
     assert [(line["event"], line["record"], line["log_level"]) for line in lines] == [

@@ -55,7 +55,9 @@ BAD = [
         "is more than a quarter of MEMORY_LIMIT_BYTES (268435456); allowed: at most 67",
     ),
     ("BATCH_MAX_SECONDS", "-0.1", SECONDS),
+    ("COMPRESSION_LEVEL", "0", "'0' is not allowed; allowed: a whole number: 1 to 9 with gzip, 1 to 19 with zstd"),
     ("COMPRESSION", "lz4", "'lz4' is not allowed; allowed: one of gzip, zstd, none"),
+    ("COMPRESSION_LEVEL", "10", "10 is above what gzip has; allowed: 1 to 9"),
     ("RECORD_FORMAT", "avro", "'avro' is not allowed; allowed: one of value, envelope"),
     ("MEMORY_LIMIT_BYTES", "1000", "'1000' is not allowed; allowed: a whole number from 16777216 (16 MiB)"),
     ("UPLOAD_CONCURRENCY", "0", "'0' is not allowed; allowed: a whole number from 1 to 1000"),
@@ -140,3 +142,25 @@ def test_the_process_exits_with_2_and_a_line_a_fault(environ: dict[str, str], na
     assert all("; allowed: " in line for line in lines)
     assert "Traceback" not in done.stderr + done.stdout
     assert CANARY not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"COMPRESSION": "none", "COMPRESSION_LEVEL": "1"}, "1 is set, but COMPRESSION is none"),
+        (
+            {"COMPRESSION": "zstd", "COMPRESSION_LEVEL": "19"},
+            "bytes of memory, more than a quarter of MEMORY_LIMIT_BYTES (268435456)",
+        ),
+    ],
+)
+def test_a_level_that_the_codec_or_the_memory_cannot_bear_is_refused(environ: dict[str, str], said: str) -> None:
+    (fault,) = faults(environ)
+    assert fault.startswith("COMPRESSION_LEVEL: ")
+    assert said in fault
+    assert "allowed: " in fault
+
+
+def test_a_level_is_handed_to_the_codec() -> None:
+    settings = load(Settings, {**GOOD, "COMPRESSION": "zstd", "COMPRESSION_LEVEL": "12"})
+    assert settings.compression_level == 12

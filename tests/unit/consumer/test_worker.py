@@ -173,7 +173,7 @@ async def test_memory_stays_within_the_limit_and_one_poll() -> None:
     world.store.before = after(1.0)
     process = await world.start()
     await process.running()
-    one_poll = 4 * world.batches_per_poll * 10 * 202
+    one_poll = 4 * world.batches_per_poll * 10 * 202 * 2  # as it came, and its values
     peak = 0
     while any(process[number].chain.fetch_next < 600 for number in range(4)):
         peak = max(peak, process.worker.buffered_bytes)
@@ -184,15 +184,15 @@ async def test_memory_stays_within_the_limit_and_one_poll() -> None:
 
 @virtual_time
 async def test_pressure_puts_the_largest_first() -> None:
-    world = World(partitions=2, memory_bytes=10_000, compression="none", seconds=600.0, keys=PLAIN_KEYS)
+    world = World(partitions=2, memory_bytes=20_000, compression="none", seconds=600.0, keys=PLAIN_KEYS)
     process = await world.start()
     await process.running()
-    world.produce(0, '"' + "s" * 2000 + '"')
+    world.produce(0, '"' + "s" * 4000 + '"')
     await until(lambda: process[0].chain.batch.records == 1)
     world.produce(1, '"' + "l" * 5000 + '"')
     await until(lambda: process[1].chain.batch.records == 1)
-    await never(lambda: world.links(0) + world.links(1), seconds=20)  # 7 kB of 8
-    world.produce(1, '"' + "l" * 2000 + '"')
+    await never(lambda: world.links(0) + world.links(1), seconds=20)  # 9 kB of 16
+    world.produce(1, '"' + "l" * 8000 + '"')
     await until(lambda: world.links(1))
     await never(lambda: world.links(0), seconds=20)
     await process.end()
@@ -428,6 +428,8 @@ async def test_a_foreign_object_in_the_way_stalls_once_and_is_looked_at_every_th
 
 class BrokenWire:
     """A wire batch that arrives whole and cannot be decoded."""
+
+    size_bytes = 1
 
     def __getattr__(self, name: str) -> object:
         raise SourceError("broken zstd frame")

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer.batch import Limits
 from consumer.chain import Rules
+from consumer.codecs import codec
 from consumer.keys import KeyTemplate
 from consumer.report import Report
 from consumer.vitals import WatchedStore
@@ -186,7 +187,7 @@ class Process:
             ),
             report=self.report,
             record_format="value",
-            compression=world.compression,
+            codec=codec(world.compression),
         )
         self._give_back_seconds = give_back_seconds
 
