@@ -121,7 +121,8 @@ def main(given: Sequence[str]) -> int:
         except BenchError as error:
             sys.stderr.write(f"bench: {error}\n")
             return 1
-    about = provenance.about(COMMAND, LIBRARIES, **{"s3 server": s3_name(options.s3)})
+    command = COMMAND if options.s3 == "ministack" else f"TEST_S3={options.s3} {COMMAND}"
+    about = provenance.about(command, LIBRARIES, **{"s3 server": s3_name(options.s3)})
     report = Report(cases=known, figures=found, about=about, cores=os.cpu_count() or 1)
     whole = options.only is None and options.records == QUOTES
     if options.folder or whole:
