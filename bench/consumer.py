@@ -117,6 +117,8 @@ def main(given: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="ticklake-bench-") as folder:
         try:
             with standing(Path(folder), options.s3) as ground:
+                first = dict([next(iter(chosen.items()))])
+                measure(ground, first, 1, lambda said: sys.stderr.write(f"not counted, the servers warm up: {said}"))
                 found = measure(ground, chosen, options.runs, sys.stderr.write)
         except BenchError as error:
             sys.stderr.write(f"bench: {error}\n")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 INTRODUCTION = """\
 Made by `{command}`: medians of {runs} runs and their spread. Each run is a process started as a user would start it, on
-a topic that is loaded already, with a group and a prefix of its own; ours and the others take turns. A run counts only
-when its objects, read back, hold every record of the topic exactly once, byte for byte."""
+a topic that is loaded already, with a group and a prefix of its own; ours and the others take turns, after a run that
+does not count, for the servers to warm up. A run counts only when its objects, read back, hold every record of the
+topic exactly once, byte for byte."""
 CEILING = (
     " With two processes it was {together} CPU-seconds in all, of which {cores} cores give at most {limit} records/s: "
     "more than {ratio} times one process cannot be had on this machine."
