@@ -6,7 +6,8 @@ means (`chain`), repeating the search when it fails (its caller).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from consumer.ports import Failure, StoreError
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from consumer.keys import KeyTemplate
     from consumer.ports import Found, Store
+
+
+HEADS: Final = 16  # at once: hundreds of partitions one after the other would stand still for half a minute
 
 
 async def find_ends(store: Store, keys: KeyTemplate, enough: Mapping[int, int]) -> dict[int, Found | None]:
@@ -31,13 +35,22 @@ async def find_ends(store: Store, keys: KeyTemplate, enough: Mapping[int, int]) 
                 best[parsed.partition] = (parsed.start, key)
         if all(partition in best and best[partition][0] >= start for partition, start in enough.items()):
             break
-    ends: dict[int, Found | None] = dict.fromkeys(enough)
-    for partition, (_, key) in best.items():
+    slots = asyncio.Semaphore(HEADS)
+    asked = {partition: asyncio.ensure_future(_found(store, key, slots)) for partition, (_, key) in best.items()}
+    try:
+        found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
+    finally:
+        for asking in asked.values():
+            asking.cancel()
+    return {**dict.fromkeys(enough), **found}
+
+
+async def _found(store: Store, key: str, slots: asyncio.Semaphore) -> Found:
+    async with slots:
         found = await store.head(key)
-        if found is None:  # never taken for "no object": that would start the chain anew at its origin
-            raise StoreError(Failure.UNAVAILABLE, f"{key} was listed, then not found; the listing starts again")
-        ends[partition] = found
-    return ends
+    if found is None:  # never taken for "no object": that would start the chain anew at its origin
+        raise StoreError(Failure.UNAVAILABLE, f"{key} was listed, then not found; the listing starts again")
+    return found
 
 
 async def _prefixes(store: Store, keys: KeyTemplate) -> AsyncIterator[str]:

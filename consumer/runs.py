@@ -153,5 +153,6 @@ def _run(wires: tuple[WireBatch, ...], lines_of: LinesOf) -> Run:
     values = wires[0].values if len(wires) == 1 else [value for wire in wires for value in wire.values]
     run = Run(wires, values, lines_of(values))
     for wire in wires:
+        _ = wire.offsets  # worked out here, where it may cost and fail
         wire.release()
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,3 +76,18 @@ async def test_an_object_that_vanishes_is_a_failure_and_never_an_empty_bucket() 
     store.before = vanish
     with pytest.raises(StoreError, match="was listed, then not found"):
         await find_ends(store, KEYS, {0: 0})
+
+
+@virtual_time
+async def test_the_ends_are_asked_for_sixteen_at_once() -> None:
+    store = bucket(*((partition, 7, 0) for partition in range(64)))
+
+    async def last(asked: Asked) -> None:
+        if asked.call is Call.HEAD:
+            await asyncio.sleep(1.0)
+
+    store.before = last
+    began = asyncio.get_running_loop().time()
+    ends = await find_ends(store, KEYS, dict.fromkeys(range(64), 0))
+    assert all(ends.values())
+    assert asyncio.get_running_loop().time() - began == pytest.approx(64 / 16)
