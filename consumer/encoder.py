@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from consumer.ports import Record
     from consumer.runs import LinesOf, Run
 
-_QUARANTINE_CODEC: Final = codec("gzip")
+QUARANTINE_CODEC: Final = codec("gzip")
 _DECODE_LINES = msgspec.json.Decoder(msgspec.Raw).decode_lines
 
 
@@ -165,10 +165,11 @@ class _Stream:
 class BodyBuilder:
     """The growing body of one batch. Not thread-safe: one call at a time."""
 
-    __slots__ = ("_format", "_quarantine", "_quarantined", "_records", "_stream")
+    __slots__ = ("_format", "_quarantine", "_quarantine_codec", "_quarantined", "_records", "_stream")
 
-    def __init__(self, *, record_format: str, codec: Codec) -> None:
+    def __init__(self, *, record_format: str, codec: Codec, quarantine_codec: Codec = QUARANTINE_CODEC) -> None:
         self._format = record_format
+        self._quarantine_codec = quarantine_codec
         self._stream = _Stream(codec)
         self._quarantine: _Stream | None = None
         self._records = 0
@@ -202,7 +203,7 @@ class BodyBuilder:
 
     def _set_aside(self, record: Record, reason: Reason) -> None:
         if self._quarantine is None:
-            self._quarantine = _Stream(_QUARANTINE_CODEC)
+            self._quarantine = _Stream(self._quarantine_codec)
         self._quarantine.add(_envelope(record, reason) + b"\n")
         self._quarantined[reason] += 1
 

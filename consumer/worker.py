@@ -162,11 +162,7 @@ class Worker:
     async def _poll(self, wanted: Sequence[int], seconds: float) -> None:
         self._poll_due = asyncio.get_running_loop().time() + IDLE_SECONDS
         try:
-            async with asyncio.timeout(None) as self._patience:
-                self._asked = frozenset(wanted)
-                items = await self._source.poll(wanted, seconds)
-        except TimeoutError:
-            return  # another partition wants records too; nothing is lost by a poll that is cut off
+            items = await self._ask(wanted, seconds)
         except SourceError as error:
             self._kafka_failed(error)
             for partition in self.partitions.values():
@@ -174,11 +170,20 @@ class Worker:
                     self._source.seek(partition.number, partition.chain.fetch_next)
             await asyncio.sleep(IDLE_SECONDS)
             return
-        finally:
-            self._patience = None
         if items:
             self.kafka_trouble = None
             await self._hand_out(items)
+
+    async def _ask(self, wanted: Sequence[int], seconds: float) -> Sequence[Fetched | OutOfRange]:
+        """A poll, cut off when a partition wants records that it does not ask for; nothing is lost by that."""
+        self._asked = frozenset(wanted)
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                return await self._source.poll(wanted, seconds)
+        except TimeoutError:
+            return ()
+        finally:
+            self._patience = None
 
     async def _hand_out(self, items: Sequence[Fetched | OutOfRange]) -> None:
         """Read in a thread, then feed: who was assigned anew meanwhile is fed nothing of it."""

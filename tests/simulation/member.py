@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry
 
 from consumer.codecs import codec
+from consumer.encoder import QUARANTINE_CODEC, BodyBuilder
 from consumer.ports import Fetched
 from consumer.report import Report
 from consumer.vitals import GaveUpError, WatchedStore
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from consumer.batch import Limits
     from consumer.chain import Rules
+    from consumer.codecs import Codec
     from consumer.encoder import Body
     from consumer.events import Chunk, Linked, Stalled
     from consumer.partition import Partition
@@ -121,7 +123,7 @@ class Member:
             ),
             report=TracingReport(name, around),
             record_format=around.record_format,
-            codec=replace(codec(around.compression), first_bytes=0, growth=1),  # worlds are smaller than tables
+            codec=small(codec(around.compression)),
         )
         self.task = loop.create_task(self._run(), name=name, context=context_of(name))
 
@@ -199,12 +201,22 @@ def _unstored(worker: Worker) -> Iterator[Unstored]:
             yield Unstored(partition=partition.number, start=chain.position, sealed=sealed, end=chain.fetch_next)
 
 
+def small(codec: Codec) -> Codec:
+    """As if it cost no more than it takes: a world's limits are smaller than the tables of one stream."""
+    return replace(codec, first_bytes=0, growth=1)
+
+
 class WatchedWorker(Worker):
     """The worker, which tells at every change how it stands."""
 
     def __init__(self, on_change: Callable[[Worker], None], **parts: object) -> None:
         self._on_change = on_change
         super().__init__(**parts)  # type: ignore[arg-type]  # handed through
+
+    def new_builder(self) -> BodyBuilder:
+        return BodyBuilder(
+            record_format=self._record_format, codec=self._codec, quarantine_codec=small(QUARANTINE_CODEC)
+        )
 
     def changed(self, partition: Partition) -> None:
         super().changed(partition)

@@ -64,6 +64,7 @@ MUTANTS: Final = (
         function="_drop",
         was="task.cancel()",
         now="pass",
+        first=20,
     ),
     Mutant(
         name="commits are not forgotten at a revocation",
@@ -71,7 +72,7 @@ MUTANTS: Final = (
         function="_give_back",
         was="self._committer.forget(partition.number for partition in going)",
         now="pass",
-        first=300,
+        first=220,
     ),
     Mutant(
         name="a body is sealed before what waits is in it",
@@ -86,6 +87,7 @@ MUTANTS: Final = (
         function="_drop",
         was="self._builder = self._desk.new_builder()",
         now="pass",
+        first=295,
     ),
     Mutant(
         name="no seek after a failed poll",
@@ -93,6 +95,7 @@ MUTANTS: Final = (
         function="_poll",
         was="self._source.seek(partition.number, partition.chain.fetch_next)",
         now="pass",
+        first=248,
     ),
     Mutant(
         name="memory pressure is ignored",
@@ -100,6 +103,7 @@ MUTANTS: Final = (
         function="_relieve",
         was="partition.feed(events.Pressure())",
         now="pass",
+        first=14,
     ),
     Mutant(
         name="polls go on above the memory limit",
@@ -122,6 +126,7 @@ MUTANTS: Final = (
         function="_give_back",
         was="asyncio.timeout(seconds)",
         now="asyncio.timeout(None)",
+        first=2,
     ),
     Mutant(
         name="a commit has no deadline at the end",
@@ -129,6 +134,7 @@ MUTANTS: Final = (
         function="_flush_commits",
         was="asyncio.timeout(seconds)",
         now="asyncio.timeout(None)",
+        first=9,
     ),
     Mutant(
         name="no polls while nothing is wanted",
@@ -143,6 +149,7 @@ MUTANTS: Final = (
         function="_prefixes",
         was="sorted(days, reverse=True)",
         now="sorted(days)[:1]",
+        first=28,
     ),
     Mutant(
         name="recovery takes the first object it finds",
@@ -150,6 +157,7 @@ MUTANTS: Final = (
         function="find_ends",
         was='parsed.start > best.get(parsed.partition, (-1, ""))[0]',
         now="parsed.partition not in best",
+        first=9,
     ),
     Mutant(
         name="a newer boundary is dropped with the one committed",
@@ -157,6 +165,7 @@ MUTANTS: Final = (
         function="flush",
         was="if self._noted.get(partition) == offset:",
         now="if partition in self._noted:",
+        first=2,
     ),
     Mutant(
         name="only S3's failures are retried",
@@ -164,6 +173,7 @@ MUTANTS: Final = (
         function="until_answered",
         was="retry_if_exception_type((StoreError, SourceError))",
         now="retry_if_exception_type(StoreError)",
+        first=10,
     ),
     Mutant(
         name="a put that failed counts as done",
@@ -171,6 +181,7 @@ MUTANTS: Final = (
         function="_put",
         was="answer=error.failure",
         now="answer=__import__('consumer.ports').ports.PutAnswer.CREATED",
+        first=1,
     ),
     Mutant(
         name="the quarantine is left out",
@@ -178,6 +189,7 @@ MUTANTS: Final = (
         function="_finished",
         was="if quarantine:",
         now="if False:",
+        first=2,
     ),
     Mutant(
         name="what is buffered survives an adoption",
@@ -185,6 +197,6 @@ MUTANTS: Final = (
         function="_adopt",
         was="self._drop()",
         now="self._set(chunk=None, asking=False)",
-        first=430,
+        first=445,
     ),
 )
