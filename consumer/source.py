@@ -50,7 +50,8 @@ METADATA_MAX_AGE_SECONDS: Final = 30.0  # new partitions are seen after it; aiok
 MAX_POLL_INTERVAL_SECONDS: Final = 600.0
 # Small answers: what a poll brings is read while the processor's cache has it, blocks the loop for 5 ms and not for 20,
 # and is held besides MEMORY_LIMIT_BYTES, eight times as large when it was compressed. Larger ones saved no CPU time.
-FETCH_PARTITION_BYTES: Final = 256 << 10
+# No less than a producer's batch has as a rule: of the partitions of an answer only the first is given a larger one.
+FETCH_PARTITION_BYTES: Final = 1 << 20
 FETCH_BYTES: Final = 4 << 20  # of one answer, all partitions of a broker together
 
 log = get_logger(__name__)

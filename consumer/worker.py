@@ -104,6 +104,7 @@ class Worker:
         self._something_changed = asyncio.Event()
         self._epoch = 0
         self._poll_due = 0.0
+        self._in_threads = 0
         self._asked: frozenset[int] = frozenset()
         self._patience: asyncio.Timeout | None = None
         self._stall_lines: dict[int, float] = {}
@@ -146,7 +147,8 @@ class Worker:
     async def _turn(self) -> None:
         self._something_changed.clear()
         wanted: list[int] = []
-        if self._relieve() < self._budget.memory_bytes:
+        # While bodies grow in the threads, aiokafka fetches ahead: one poll then brings what would take many.
+        if not self._in_threads and self._relieve() < self._budget.memory_bytes:
             wanted = [number for number, partition in self.partitions.items() if partition.wants_records]
         if not wanted:
             try:  # until a moment that changes do not put off: they can come one on the other's heels for ever
@@ -284,7 +286,12 @@ class Worker:
     async def off_loop(self, work: Callable[[], T], size: int) -> T:
         if size < THREAD_BYTES:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._in_threads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._in_threads -= 1
+            self._something_changed.set()
 
     def new_builder(self) -> BodyBuilder:
         return BodyBuilder(record_format=self._record_format, codec=self._codec)
