@@ -2,7 +2,7 @@
 
 Owns: the formulas and their constants, each with its unit and where it comes from. Does not own: the choice of sizes
 and the tables (`scaling`), what a formula cannot tell (`scale_simulation`), the measurement of the constants
-(`partitions`, tests/unit/consumer/test_encoder.py). Pure.
+(`partitions`, tests/unit/consumer/test_codecs.py). Pure.
 
 Words: a partition's *cycle* = seconds from one object of it to the next. `bytes taken` = value bytes that went into an
 open batch's codec. A *member* = one consumer process; what is `shared` is divided evenly among members.
@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Final
+
+from consumer.codecs import codec
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -53,13 +55,10 @@ HEARTBEAT_SECONDS: Final = 3.0
 
 # ---- measured (docs/benchmarks/scaling.json holds the newest; these are rounded up) ----------------------------------
 RATIO: Final = {"gzip": 4.1, "zstd": 5.2, "none": 1.0}  # 200-byte quotes, level 1
-CODEC_FIRST: Final = {"gzip": 32 * KIB, "zstd": 88 * KIB, "none": 0}  # resident once the first byte is in
-CODEC_SHARE: Final = {"gzip": 1.0, "zstd": 1.6, "none": 0.0}  # and for each byte more …
-CODEC_MOST: Final = {"gzip": 352 * KIB, "zstd": 936 * KIB, "none": 0}  # … up to this
 PROCESS_BYTES: Final = 92 * MIB  # a consumer that has joined and owns nothing
 IDLE_PARTITION_BYTES: Final = 20 * KIB  # assigned, nothing open: chain, client's state, metrics
 BUILDER_BYTES: Final = 9 * KIB  # an open batch beside its codec
-AHEAD_PARTITION_BYTES: Final = MIB // 4  # what the client fetches ahead, a partition …
+AHEAD_PARTITION_BYTES: Final = MIB  # what the client fetches ahead, a partition …
 AHEAD_BYTES: Final = 20 * MIB  # … and altogether, a broker: its limit, and the answer that goes beyond
 WORKING_BYTES: Final = 16 * MIB  # records between the client and an open batch, and what the allocator keeps
 IDLE_CPU_SHARE: Final = 0.00010  # of a core, a partition assigned: fetch requests, polls, gauges
@@ -143,9 +142,7 @@ def members_at_prefix_limit(put_seconds: float = PUT_SECONDS, uploads: int = UPL
 
 def codec_bytes(compression: str, taken: float) -> float:
     """Resident in the codec's own buffers after so many bytes."""
-    if not taken:
-        return 0
-    return min(CODEC_MOST[compression], CODEC_FIRST[compression] + CODEC_SHARE[compression] * taken)
+    return codec(compression).memory_bytes(math.ceil(taken))
 
 
 def open_bytes(compression: str, taken: float) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from bench import scale_model, scaling
 from consumer import seams, source, worker
+from consumer.codecs import codec
 from consumer.settings import Settings
 
 
@@ -37,8 +38,8 @@ def test_a_codecs_buffers_grow_from_the_first_byte_to_their_most(compression: st
     sizes = [scale_model.codec_bytes(compression, taken) for taken in (0, 1, 100_000, 1_000_000, 1 << 24)]
     assert sizes == sorted(sizes)
     assert sizes[0] == 0
-    assert sizes[1] >= scale_model.CODEC_FIRST[compression]
-    assert sizes[-1] == scale_model.CODEC_MOST[compression]
+    assert sizes[1] >= codec(compression).first_bytes
+    assert sizes[-1] == codec(compression).bytes
 
 
 def test_a_partition_without_records_makes_no_object() -> None:
