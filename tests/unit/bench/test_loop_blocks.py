@@ -19,7 +19,7 @@ def exported(*seconds: float) -> loop_blocks.Blocks:
 
 
 def test_a_quantile_is_the_bound_that_the_consumers_own_histogram_gives() -> None:
-    blocks = exported(*[0.0008] * 997, 0.004, 0.02, 9.0)
+    blocks = exported(*[0.0008] * 997, 0.004, 0.022, 9.0)
     assert blocks.quantile(0.5) == 0.001
     assert blocks.quantile(0.998) == 0.005
     assert blocks.quantile(0.999) == 0.025
@@ -27,7 +27,7 @@ def test_a_quantile_is_the_bound_that_the_consumers_own_histogram_gives() -> Non
 
 
 def test_what_was_observed_before_a_window_does_not_count() -> None:
-    assert (exported(9.0, 0.02) - exported(9.0)).quantile(1.0) == 0.025
+    assert (exported(9.0, 0.022) - exported(9.0)).quantile(1.0) == 0.025
 
 
 def test_several_processes_are_added() -> None:
