@@ -243,7 +243,15 @@ class Report:
         case = "plain" if "plain" in self.figures else next(iter(self.figures))
         kafka = self.median(case, lambda run: run.kafka_cpu_seconds * 1e6 / run.records)
         s3 = self.median(case, lambda run: run.s3_cpu_seconds * 1e6 / run.records)
-        return HOW.format(kafka=number(kafka, 2), s3=number(s3, 2), ceiling=self._ceiling())
+        loop = self.median(case, lambda run: 100 * run.loop_cpu_seconds / run.cpu_seconds)
+        busy = self.median(case, lambda run: run.cpu_seconds / run.wall_seconds)
+        return HOW.format(
+            kafka=number(kafka, 2),
+            s3=number(s3, 2),
+            ceiling=self._ceiling(),
+            loop=number(loop, 0),
+            busy=number(busy, 2),
+        )
 
     def _ceiling(self) -> str:
         """What the cores, shared with the servers, leave for two processes; empty where that was not measured."""

@@ -84,6 +84,7 @@ class Figures:
     peak_memory_bytes: int
     start_cpu_seconds: float
     start_wall_seconds: float = 0.0
+    loop_cpu_seconds: float = 0.0
     kafka_cpu_seconds: float = 0.0
     s3_cpu_seconds: float = 0.0
     objects: int = 0
@@ -166,6 +167,9 @@ class Observed:
             peak_memory_bytes=max(sink.peak_memory_bytes() for sink in self._sinks.values()),
             start_cpu_seconds=sum(line.cpu_seconds for line in self._assigned.values()),
             start_wall_seconds=max(line.at - self._sinks[who].started_at for who, line in self._assigned.items()),
+            loop_cpu_seconds=sum(
+                self._sinks[who].loop_seconds() - line.loop_seconds for who, line in self._assigned.items()
+            ),
             kafka_cpu_seconds=kafka,
             s3_cpu_seconds=s3,
             block_p999_seconds=blocks.quantile(0.999),

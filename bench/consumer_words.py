@@ -33,6 +33,10 @@ validation and hash* is no setting: `bench/unvalidated.py` takes both out, to co
 Kafka, the S3 server and the bench itself run on the same cores: for a million of the plain quotes the broker took
 {kafka} and the S3 server {s3} CPU-seconds beside the sink.{ceiling}
 
+*Overlap*: of the CPU time of the plain gzip case the event loop's thread took {loop} % (fetching, deciding, putting);
+the rest is the threads' (reading, validating, hashing, compressing; the last two let go of the GIL). On average {busy}
+threads were running at once.
+
 The others are in `bench/baselines/`: `stock_consumer.py` and `confluent_consumer.py` are the loops that careful people
 write, with the same limits, without exactly-once, validation or hash. ConsumerPerformance is Kafka's own tool with its
 script's JVM options: the rate is its own, over its time of fetching; from its CPU time that of a run over one record is

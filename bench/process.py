@@ -35,11 +35,15 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One JSON line of a process, when it was read (monotonic clock), and the CPU time it had taken until then."""
+    """One JSON line of a process, when it was read (monotonic clock), and the CPU time it had taken until then.
+
+    `loop_seconds`: that of its first thread, on which an event loop runs.
+    """
 
     at: float
     cpu_seconds: float
     fields: Mapping[str, object]
+    loop_seconds: float = 0.0
 
 
 class MeasuredProcess:
@@ -86,6 +90,11 @@ class MeasuredProcess:
         """User and system time of all its threads so far."""
         return cpu_seconds(self._process.pid)
 
+    def loop_seconds(self) -> float:
+        """User and system time of its first thread so far (proc_pid_schedstat: in nanoseconds)."""
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/schedstat")
+        return int(path.read_text().split()[0]) / 1e9
+
     def peak_memory_bytes(self) -> int:
         """The most resident memory it ever had (VmHWM)."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -118,24 +127,20 @@ class MeasuredProcess:
     def _read(self) -> None:
         if self._process.stdout is None:
             return
-        used = 0.0
+        used, loop = 0.0, 0.0
         for text in self._process.stdout:
             at = time.monotonic()
-            used = self._cpu_seconds_or(used)
+            try:
+                used, loop = self.cpu_seconds(), self.loop_seconds()
+            except OSError:
+                pass  # its last lines may be read after its end: what it had taken before stands
             self._said = [*self._said[-50:], text.rstrip()]
             try:
                 fields = json.loads(text)
             except ValueError:
                 continue  # said by something that does not log in JSON; shown if the process ends
             if isinstance(fields, dict):
-                self._inbox.put((self._who, Line(at=at, cpu_seconds=used, fields=fields)))
-
-    def _cpu_seconds_or(self, before: float) -> float:
-        """What it has taken, or what it had: its last lines may be read after its end."""
-        try:
-            return self.cpu_seconds()
-        except OSError:
-            return before
+                self._inbox.put((self._who, Line(at=at, cpu_seconds=used, loop_seconds=loop, fields=fields)))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -27,6 +27,9 @@ class Sink:
     def cpu_seconds(self) -> float:
         return self.used
 
+    def loop_seconds(self) -> float:
+        return self.used / 2
+
     def peak_memory_bytes(self) -> int:
         return self.memory
 
@@ -50,7 +53,7 @@ class Servers:
 def follow(case: Case, sinks: dict[str, Sink], *said: tuple[str, float, float, dict[str, object]]) -> Figures:
     inbox: queue.SimpleQueue[tuple[str, Line]] = queue.SimpleQueue()
     for who, at, cpu_seconds, fields in said:
-        inbox.put((who, Line(at=at, cpu_seconds=cpu_seconds, fields=fields)))
+        inbox.put((who, Line(at=at, cpu_seconds=cpu_seconds, loop_seconds=cpu_seconds / 4, fields=fields)))
     ground, processes = cast("Ground", Servers()), cast("dict[str, MeasuredProcess]", sinks)
     return Observed(case, ground, processes).follow(inbox)
 
@@ -76,6 +79,7 @@ def test_the_window_is_from_the_assignment_to_the_last_record_stored_and_start_u
     assert (found.records, found.value_bytes) == (320, 64_000)
     assert (found.wall_seconds, found.start_wall_seconds, found.start_cpu_seconds) == (2.0, 2.0, 0.8)
     assert found.cpu_seconds == pytest.approx(2.1)
+    assert found.loop_cpu_seconds == pytest.approx(2.9 / 2 - 0.8 / 4)
     assert (found.kafka_cpu_seconds, found.s3_cpu_seconds) == (1.0, 0.5)
     assert found.block_p999_seconds is None
 
