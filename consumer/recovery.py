@@ -22,7 +22,25 @@ HEADS: Final = 16  # at once: hundreds of partitions one after the other would s
 
 
 async def find_ends(store: Store, keys: KeyTemplate, enough: Mapping[int, int]) -> dict[int, Found | None]:
-    """For each partition of `enough` its object with the highest start, None where it has none. Raises StoreError.
+    """For each partition of `enough` its object with the highest start, None where it has none. Raises StoreError."""
+    highest = await highest_keys(store, keys, enough)
+    slots = asyncio.Semaphore(HEADS)
+
+    async def in_slot(key: str) -> Found:
+        async with slots:
+            return await listed(store, key)
+
+    asked = {partition: asyncio.ensure_future(in_slot(key)) for partition, key in highest.items()}
+    try:
+        found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
+    finally:
+        for asking in asked.values():
+            asking.cancel()
+    return {**dict.fromkeys(enough), **found}
+
+
+async def highest_keys(store: Store, keys: KeyTemplate, enough: Mapping[int, int]) -> dict[int, str]:
+    """The key with the highest start of each partition of `enough` that has one, from one listing.
 
     `enough[partition]` is the log's start: once a start at or above it is found, older days are not read, since every
     object at or above the log's start will do: the chain is probed on from there.
@@ -35,19 +53,12 @@ async def find_ends(store: Store, keys: KeyTemplate, enough: Mapping[int, int]) 
                 best[parsed.partition] = (parsed.start, key)
         if all(partition in best and best[partition][0] >= start for partition, start in enough.items()):
             break
-    slots = asyncio.Semaphore(HEADS)
-    asked = {partition: asyncio.ensure_future(_found(store, key, slots)) for partition, (_, key) in best.items()}
-    try:
-        found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
-    finally:
-        for asking in asked.values():
-            asking.cancel()
-    return {**dict.fromkeys(enough), **found}
+    return {partition: key for partition, (_, key) in best.items()}
 
 
-async def _found(store: Store, key: str, slots: asyncio.Semaphore) -> Found:
-    async with slots:
-        found = await store.head(key)
+async def listed(store: Store, key: str) -> Found:
+    """The object at a key that a listing showed. StoreError when it is gone."""
+    found = await store.head(key)
     if found is None:  # never taken for "no object": that would start the chain anew at its origin
         raise StoreError(Failure.UNAVAILABLE, f"{key} was listed, then not found; the listing starts again")
     return found

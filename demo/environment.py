@@ -25,7 +25,7 @@ SHIELD: Mapping[str, str] = {
 # Every name a setting of the services begins with, and what redirects an HTTP or AWS client.
 _LEAKING = re.compile(
     r"(?i)^(AWS|KAFKA|S3|API|BATCH|PUBLISH|POLL|UPLOAD|HTTP|LOG|MEMORY|SHUTDOWN|RECORD)_\w+$"
-    r"|^(\w+_)?proxy$|^(SELECT|COMPRESSION|BOTO_CONFIG|SSLKEYLOGFILE)$"
+    r"|^(\w+_)?proxy$|^(SELECT|COMPRESSION(_LEVEL)?|BOTO_CONFIG|SSLKEYLOGFILE)$"
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from consumer.ports import Found
-from consumer.recovery import find_ends
+from consumer.recovery import highest_keys, listed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -61,8 +61,8 @@ def found(thing: Thing) -> Found:
 
 def recovered(bucket: Bucket, keys: KeyTemplate, enough: int) -> Thing | None:
     """What the product's own listing finds as the chain's end."""
-    end = at_once(find_ends(bucket, keys, {0: enough}))[0]
-    return None if end is None else bucket.things[end.key]
+    key = at_once(highest_keys(bucket, keys, {0: enough})).get(0)
+    return None if key is None else bucket.things[at_once(listed(bucket, key)).key]
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:

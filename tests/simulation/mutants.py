@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from consumer import recovery, rounds, worker
+from consumer import recovery, rounds
 from consumer.chain import _Turn
 from consumer.committer import Committer
 from consumer.partition import Partition
@@ -109,15 +109,15 @@ MUTANTS: Final = (
         name="polls go on above the memory limit",
         place=Worker,
         function="_turn",
-        was="if self._relieve() < self._budget.memory_bytes:",
-        now="if True:",
+        was="self._relieve() < self._budget.memory_bytes",
+        now="True",
     ),
     Mutant(
         name="polls go on above the memory limit where bodies are compressed",
         place=Worker,
         function="_turn",
-        was="if self._relieve() < self._budget.memory_bytes:",
-        now="if self._relieve() < self._budget.memory_bytes or self._compression != 'none':",
+        was="self._relieve() < self._budget.memory_bytes",
+        now="(self._relieve() < self._budget.memory_bytes or self._codec.bytes)",
         first=70,
     ),
     Mutant(
@@ -153,8 +153,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="recovery takes the first object it finds",
-        place=worker,
-        function="find_ends",
+        place=recovery,
+        function="highest_keys",
         was='parsed.start > best.get(parsed.partition, (-1, ""))[0]',
         now="parsed.partition not in best",
         first=9,
