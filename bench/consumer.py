@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import provenance, quotes, read_limit
+from bench import first_page, provenance, quotes, read_limit
 from bench.consumer_report import Report
 from bench.consumer_runs import CONFLUENT, OURS, STOCK, UNVALIDATED, Case, Figures, run
 from bench.ground import s3_name, standing
@@ -129,6 +129,8 @@ def main(given: Sequence[str]) -> int:
     whole = options.only is None and options.records == QUOTES
     if options.folder or whole:
         report.write(options.folder or ROOT / "docs" / "benchmarks")
+        if not options.folder:
+            first_page.main()
         sys.stdout.write(report.markdown())
     return 0
 

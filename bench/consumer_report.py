@@ -171,8 +171,8 @@ class Report:
 
     def _comparison(self) -> str:
         found = [
-            f"| sink | {CPU} | spread | records/s | spread | MB/s | peak RSS | objects |",
-            "|---|---:|---|---:|---|---:|---:|---:|",
+            f"| sink | {CPU} | spread | records/s | spread | MB/s | peak RSS | stored | objects |",
+            "|---|---:|---|---:|---|---:|---:|---:|---:|",
         ]
         for sink in SINKS:
             if sink.case not in self.figures:
@@ -181,10 +181,11 @@ class Report:
             rate, rate_spread = self._cells(sink.case, records_per_second, 0)
             megabytes, _ = self._cells(sink.case, megabytes_per_second, 0)
             peak, _ = self._cells(sink.case, peak_megabytes, 0)
-            objects = self.figures[sink.case][0].objects
+            first = self.figures[sink.case][0]
+            stored = f"{first.stored_bytes / 1e6:.0f} MB" if first.objects else ""
             found.append(
                 f"| {sink.text} | {cpu} | {cpu_spread} | {rate} | {rate_spread} | {megabytes} | {peak} MB "
-                f"| {objects or ''} |"
+                f"| {stored} | {first.objects or ''} |"
             )
         return "\n".join(found)
 

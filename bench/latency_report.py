@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from bench import provenance
+from bench.ground import s3_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -155,7 +156,7 @@ def stock_of(case: str) -> str:
 
 def about(s3: str) -> dict[str, str]:
     """What the figures stood on."""
-    return provenance.about(f"TEST_S3={s3} {COMMAND}", LIBRARIES, s3=s3)
+    return provenance.about(f"TEST_S3={s3} {COMMAND}", LIBRARIES, s3=s3_name(s3))
 
 
 def line(run: Figures) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench import provenance
+from bench.ground import s3_name
 from bench.partition_runs import Case, fill, run, run_rebalance
 from bench.process import ROOT, BenchError
 from demo import environment, kafka_server
@@ -78,7 +79,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.partitions", description="A consumer on many partitions.")
     parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of the topic (%(default)s)")
-    parser.add_argument("--s3", choices=("ministack", "versitygw"), default="ministack", help="which local S3 server")
+    parser.add_argument("--s3", choices=("ministack", "versitygw"), default=os.environ.get("TEST_S3") or "ministack")
     parser.add_argument(
         "--file", type=Path, default=FIGURES, help="where the figures go (docs/benchmarks/scaling.json)"
     )
@@ -103,7 +104,11 @@ def main(given: Sequence[str]) -> int:
         finally:
             s3.server.stop()
             broker.stop()
-    stood_on = provenance.about("make bench-scaling", ("aiokafka",), s3=options.s3)
+    stood_on = provenance.about(
+        "make bench-scaling" if options.s3 == "ministack" else f"TEST_S3={options.s3} make bench-scaling",
+        ("aiokafka",),
+        s3=s3_name(options.s3),
+    )
     known = json.loads(options.file.read_text()) if options.file.exists() else {}  # the simulation's stay
     options.file.write_text(json.dumps({**known, "about": stood_on, **found}, indent=2) + "\n")
     return 0

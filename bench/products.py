@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SOURCE = (
-    "Measured once, on this machine kind, before this project's consumer was made fast (its issue 6): 2,000,000 quotes "
+    "Measured once, on this machine kind, before this project's consumer was made fast: 2,000,000 quotes "
     "of about 200 bytes, 8 partitions, gzip objects, the same Kafka version, a local S3 server. They were **not** run "
     "again here"
 )

@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from bench import provenance
+from bench.ground import s3_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +72,7 @@ class _Row:
 def write(figures: Figures, folder: Path) -> None:
     """`startup.md` and `startup.json` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = provenance.about(COMMAND, LIBRARIES, s3="MiniStack")
+    about = provenance.about(COMMAND, LIBRARIES, s3=s3_name("ministack"))
     (folder / "startup.md").write_text(markdown(figures, about))
     (folder / "startup.json").write_text(json.dumps({"about": about, **asdict(figures)}, indent=2) + "\n")
 

@@ -90,7 +90,7 @@ def value_lines(values: Sequence[bytes | None]) -> bytes | None:
         if not lines.isascii():
             lines.decode()  # the skipping decoder does not look into strings
         deque(map(_DECODE, values), maxlen=0)  # type: ignore[arg-type]
-        longest = max(map(len, values))  # type: ignore[arg-type]
+        longest = max(map(len, values), default=0)  # type: ignore[arg-type]
         if longest > MAX_NESTING and any(map(nested_too_deep, values)):  # type: ignore[arg-type]
             return None
     except (TypeError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -197,6 +197,7 @@ class BodyBuilder:
         if lines:
             self._stream.add(b"\n".join([*lines, b""]))
             self._records += len(lines)
+        run.release()
 
     def _set_aside(self, record: Record, reason: Reason) -> None:
         if self._quarantine is None:

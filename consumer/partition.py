@@ -3,8 +3,9 @@
 Owns: the requests under way for the partition, its timer, its bodies and their memory. Does not own: any decision
 (`chain`), what serves all partitions at once (`worker`: polling, offsets, listings, commits, upload slots).
 
-Body work (append, finish) runs in a thread, in the order it was asked for, one piece at a time. Every task's last act
-is to feed what it learned; after a Drop, tasks are cancelled, and the chain ignores what they might still say.
+Body work (append, finish) runs off the loop, unless it is little, in the order it was asked for, one piece at a time.
+Every task's last act is to feed what it learned; after a Drop, tasks are cancelled, and the chain ignores what they
+might still say.
 """
 
 from __future__ import annotations
@@ -96,8 +97,13 @@ class Partition:
 
     @property
     def wants_records(self) -> bool:
-        """Whether a poll should bring more: not while a fetch's worth still waits for its turn in the thread."""
-        return self.chain.wants_records and not self._waiting_records
+        """Whether a poll should bring more: not while a fetch's worth is still on its way into the body."""
+        return self.chain.wants_records and not self.grows
+
+    @property
+    def grows(self) -> bool:
+        """Whether records wait for their turn in the thread, or are in it."""
+        return self._waiting_records > 0
 
     @property
     def unstored_records(self) -> int:

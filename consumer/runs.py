@@ -100,6 +100,11 @@ class Run:
         wire, at = self._at(index)
         return wire.record(at)
 
+    def release(self) -> None:
+        """Let go of whole records that were asked for."""
+        for wire in self.wires:
+            wire.release()
+
     def _at(self, index: int) -> tuple[WireBatch, int]:
         for wire in self.wires:
             length = len(wire.offsets)
@@ -154,5 +159,5 @@ def _run(wires: tuple[WireBatch, ...], lines_of: LinesOf) -> Run:
     run = Run(wires, values, lines_of(values))
     for wire in wires:
         _ = wire.offsets  # worked out here, where it may cost and fail
-        wire.release()
+    run.release()
     return run

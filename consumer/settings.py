@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_TEMPLATE: Final = "topic={topic}/dt={dt}/hour={hour}/{partition:05d}-{start:020d}.{ext}"
+_OPEN_BATCHES: Final = 16  # of so many partitions; with fewer a level's memory would put batches after a few records
 _WORKING_SHARE: Final = 4  # a batch may take this fraction of the memory limit, or nothing could grow beside it
 
 
@@ -117,8 +118,9 @@ class Settings(ServiceSettings):
             yield f"COMPRESSION_LEVEL: {level} is set, but COMPRESSION is none; allowed: with gzip and zstd only"
         elif level > MAX_LEVELS[compression]:
             yield f"COMPRESSION_LEVEL: {level} is above what {compression} has; allowed: 1 to {MAX_LEVELS[compression]}"
-        elif (needed := codec(compression, level).bytes) * _WORKING_SHARE > self.memory_limit_bytes:
+        elif (needed := codec(compression, level).bytes) * _OPEN_BATCHES > self.memory_limit_bytes:
             yield (
-                f"COMPRESSION_LEVEL: at {compression} {level} an open batch takes {needed} bytes of memory, more than a"
-                f" quarter of MEMORY_LIMIT_BYTES ({self.memory_limit_bytes}); allowed: a lower level or a higher limit"
+                f"COMPRESSION_LEVEL: at {compression} {level} an open batch takes {needed} bytes of memory; allowed: a"
+                f" level of which {_OPEN_BATCHES} fit into MEMORY_LIMIT_BYTES ({self.memory_limit_bytes}), or a limit"
+                f" of at least {needed * _OPEN_BATCHES}"
             )

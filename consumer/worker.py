@@ -22,7 +22,7 @@ from consumer.committer import Committer
 from consumer.encoder import BodyBuilder, lines_of
 from consumer.partition import Partition
 from consumer.ports import Fetched, SourceError, StoreError
-from consumer.recovery import find_ends
+from consumer.recovery import HEADS, find_ends
 from consumer.rounds import Rounds
 from consumer.runs import read
 from consumer.vitals import GaveUpError, WatchedStore
@@ -44,7 +44,6 @@ STALL_LINE_SECONDS: Final = 60.0
 PRESSURE_SHARE: Final = 0.8
 REVOKE_SHARE: Final = 0.6  # of the rebalance time-out: the rest is for commit and rejoin
 COMMIT_SHARE: Final = 0.1
-HEADS: Final = 16
 THREADS: Final = 3  # two for bodies, so that reading what was polled waits for none of them
 THREAD_BYTES: Final = 8 << 10  # less is done on the loop: it takes less time than the way to a thread and back
 
@@ -104,7 +103,6 @@ class Worker:
         self._something_changed = asyncio.Event()
         self._epoch = 0
         self._poll_due = 0.0
-        self._in_threads = 0
         self._asked: frozenset[int] = frozenset()
         self._patience: asyncio.Timeout | None = None
         self._stall_lines: dict[int, float] = {}
@@ -148,7 +146,8 @@ class Worker:
         self._something_changed.clear()
         wanted: list[int] = []
         # While bodies grow in the threads, aiokafka fetches ahead: one poll then brings what would take many.
-        if not self._in_threads and self._relieve() < self._budget.memory_bytes:
+        growing = any(partition.grows for partition in self.partitions.values())
+        if not growing and self._relieve() < self._budget.memory_bytes:
             wanted = [number for number, partition in self.partitions.items() if partition.wants_records]
         if not wanted:
             try:  # until a moment that changes do not put off: they can come one on the other's heels for ever
@@ -179,10 +178,13 @@ class Worker:
     async def _ask(self, wanted: Sequence[int], seconds: float) -> Sequence[Fetched | OutOfRange]:
         """A poll, cut off when a partition wants records that it does not ask for; nothing is lost by that."""
         self._asked = frozenset(wanted)
+        self._patience = patience = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as self._patience:
+            async with patience:
                 return await self._source.poll(wanted, seconds)
         except TimeoutError:
+            if not patience.expired():
+                raise  # somebody else's
             return ()
         finally:
             self._patience = None
@@ -286,12 +288,7 @@ class Worker:
     async def off_loop(self, work: Callable[[], T], size: int) -> T:
         if size < THREAD_BYTES:
             return work()
-        self._in_threads += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self._in_threads -= 1
-            self._something_changed.set()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def new_builder(self) -> BodyBuilder:
         return BodyBuilder(record_format=self._record_format, codec=self._codec)

@@ -46,7 +46,7 @@ class Buffer:
         return self.size >= MAX_BYTES or len(self.lines) >= MAX_RECORDS or time.monotonic() - self.since >= MAX_SECONDS
 
 
-class Sink(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types  # type: ignore[misc] # aiokafka ships no types
+class Sink(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
     """Buffers, puts, commits."""
 
     def __init__(self, consumer: AIOKafkaConsumer, s3: object) -> None:
