@@ -1,6 +1,7 @@
-"""The figures on the README's first page, as the newest reports have them: `python -m bench.first_page`.
+"""What follows from the consumer's figures elsewhere: the README's table, docs/scaling.md: `python -m bench.first_page`.
 
-Owns: which figures stand there. Does not own: the reports they are taken from (docs/benchmarks/*.json), the words.
+Owns: which figures stand on the first page. Does not own: the reports they are taken from (docs/benchmarks/*.json), the
+words, the scale model (`scaling`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Final, cast
 
+from bench import scaling
 from bench.process import ROOT
 from bench.scaling import with_tables
 
@@ -71,8 +73,9 @@ def filled(readme: str, document: Document) -> str:
 
 
 def main() -> int:
-    """Write the table into the README."""
+    """Write the table into the README, and docs/scaling.md anew, which reckons with the CPU measured."""
     README.write_text(filled(README.read_text(), json.loads(CONSUMER.read_text())))
+    scaling.write(scaling.tables(json.loads(scaling.FIGURES.read_text())))
     return 0
 
 

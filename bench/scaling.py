@@ -342,6 +342,11 @@ def with_tables(text: str, found: Mapping[str, str]) -> str:
     )
 
 
+def write(found: Mapping[str, str]) -> None:
+    """The tables into docs/scaling.md."""
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text(), found))
+
+
 def simulate() -> dict[str, object]:
     """The simulation anew (a minute)."""
     from bench import scale_simulation  # noqa: PLC0415 -- brings the tests' fakes, which printing does not need
@@ -364,7 +369,7 @@ def main(given: Sequence[str]) -> int:
         FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
     found = tables(figures)
     if options.write:
-        DOCUMENT.write_text(with_tables(DOCUMENT.read_text(), found))
+        write(found)
     for name, table in found.items():
         sys.stdout.write(f"## {name}\n\n{table}\n\n")
     return 0
