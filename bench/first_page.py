@@ -1,4 +1,4 @@
-"""What follows from the consumer's figures elsewhere: the README's table, docs/scaling.md: `python -m bench.first_page`.
+"""What follows from the consumer's figures: the README's table, docs/scaling.md: `python -m bench.first_page`.
 
 Owns: which figures stand on the first page. Does not own: the reports they are taken from (docs/benchmarks/*.json), the
 words, the scale model (`scaling`).
