@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bench import scale_model, scaling
-from consumer import seams, source, worker
+from consumer import recovery, seams, source, worker
 from consumer.codecs import codec
 from consumer.settings import Settings
 
@@ -28,7 +28,7 @@ def test_the_model_reckons_with_the_defaults_of_the_settings() -> None:
     rebalance_seconds = defaults["kafka_rebalance_timeout_seconds"]
     assert worker.REVOKE_SHARE * rebalance_seconds == scale_model.REVOKE_SECONDS
     assert worker.PRESSURE_SHARE == scale_model.PRESSURE_SHARE
-    assert worker.HEADS == scale_model.HEADS
+    assert recovery.HEADS == scale_model.HEADS
     assert source.FETCH_PARTITION_BYTES == scale_model.AHEAD_PARTITION_BYTES
     assert seams.PREFETCH_BYTES + source.FETCH_BYTES == scale_model.AHEAD_BYTES
 
