@@ -27,7 +27,7 @@ LONG: Final[Mapping[str, float]] = {
     "test_the_recipe_changes_prefix_template_format_and_codec_while_records_arrive": 26,
     "test_a_hanging_broker_holds_no_call_beyond_its_deadline": 26,
     "test_the_demo_runs_stores_verifies_and_leaves_nothing_running": 25,
-    "test_whatever_happens_everything_is_stored_once_in_order_and_in_time": 25,
+    "test_whatever_happens_everything_is_stored_once_in_order_and_in_time": 50,
     "test_a_rolling_change_is_refused_and_kafkas_tool_moves_no_living_group": 25,
     "test_offsets_reset_in_a_wrong_way_are_refused_before_the_new_prefix_begins": 25,
     "test_a_zombie_with_data_buffered_does_no_harm": 23,
