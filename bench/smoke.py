@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bench.ground import Ground
 
 S3 = "ministack"
-# The goal is 5, and 5.2 to 5.5 was measured while the machine was the bench's own. With busy neighbours on the host both
-# get slower, ours by more (it waits for memory, gzip 6 for the processor): 4.7 was seen. Below this something is broken.
+# The goal is 5, and 5.2 to 5.5 was measured while the machine was the bench's own. With busy neighbours on the host
+# both get slower, ours by more (it waits for memory, gzip 6 for the processor): 4.7 was seen. Below 4 something broke.
 CONSUMER_CHEAPER = 4.0
 PRODUCER_CHEAPER = 1.5  # measured: above 3
 RECORDS = 1_350_000  # of 200 bytes: two batches of 16 MiB in each partition
